@@ -25,8 +25,10 @@ from greenroom_cluster.exposure import INSECURE_FLAG
 from greenroom_cluster.flags import Flag
 from greenroom_cluster.logs import LogSettings
 from greenroom_cluster.proof_options import ProofOptions
+from greenroom_cluster.quotas import parse_quotas
 from greenroom_cluster.restarts import RestartSettings
 from greenroom_cluster.shard.settings import Evicted, HostSettings
+from greenroom_cluster.sizes import parse_size
 from greenroom_cluster.tls_options import ServerTlsOptions, TlsOptions
 
 CLUSTER = "greenroom"
@@ -41,8 +43,6 @@ SYNC_SECONDS = 1.0
 RECOVER_ALONE_MIN = 10.0
 SYNC_SECONDS_MIN, SYNC_SECONDS_MAX = 0.01, 60.0
 Durability: TypeAlias = Literal["none", "interval", "fsync"]
-_SIZE = re.compile(r"([0-9]{1,18})\s*(B|KiB|MiB|GiB|TiB)?", re.IGNORECASE)
-_UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 CLUSTER_FLAG = Flag(help="Name of the cluster; peers and clients must name the same.")
@@ -105,8 +105,8 @@ class ActorOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What an operator may choose for each actor. An actor gets this struct as it is.
 
     `memory_max` is a bound such as `512MiB`; empty: a share of what there is. `evict` says which sessions end
-    when that is reached. `durability` says what is on disk before a write is acknowledged: nothing, all but
-    the writes of the last `sync_interval` seconds, or all.
+    when that, or one of the `quotas`, is reached. `durability` says what is on disk before a write is
+    acknowledged: nothing, all but the writes of the last `sync_interval` seconds, or all.
     """
 
     memory_max: Annotated[
@@ -119,10 +119,17 @@ class ActorOptions(msgspec.Struct, frozen=True, kw_only=True):
     evict: Annotated[
         Evicted,
         Flag(
-            help="Which sessions end when --memory-max is reached, oldest first: none, or those without "
-            "a user."
+            help="Which sessions end when --memory-max or a quota is reached, oldest first: none, or those "
+            "without a user."
         ),
     ] = "none"
+    quotas: Annotated[
+        str,
+        Flag(
+            help="What namespaces may have: NAMESPACE=SESSIONS:BYTES with commas between, * for each other.",
+            shown_default=False,
+        ),
+    ] = ""
     durability: Annotated[
         Durability,
         Flag(
@@ -137,6 +144,7 @@ class ActorOptions(msgspec.Struct, frozen=True, kw_only=True):
     def check(self) -> None:
         """Raise UsageError, naming the option, if something cannot be."""
         memory_bytes("--memory-max", self.memory_max)
+        parse_quotas(self.quotas)
         if self.evict not in get_args(Evicted):
             raise UsageError(f"--evict must be {' or '.join(get_args(Evicted))}; it is {self.evict!r}")
         if self.durability not in get_args(Durability):
@@ -151,8 +159,8 @@ class ActorOptions(msgspec.Struct, frozen=True, kw_only=True):
     def core(self) -> HostSettings:
         """Return the settings of an actor's core; without `memory_max` it has no bound."""
         bytes_max = memory_bytes("--memory-max", self.memory_max)
-        bound = {"memory_bytes_max": bytes_max} if bytes_max else {}
-        return HostSettings(eviction=self.evict, **bound)
+        core = HostSettings(eviction=self.evict, quotas=parse_quotas(self.quotas))
+        return msgspec.structs.replace(core, memory_bytes_max=bytes_max) if bytes_max else core
 
 
 class NodeOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -431,14 +439,7 @@ def memory_bytes(option: str, text: str) -> int:
     """Return an actor's bound in bytes; 0 for an empty text. Raises UsageError, naming the option."""
     if not text:
         return 0
-    found = _SIZE.fullmatch(text.strip())
-    if found is None:
-        raise UsageError(
-            f"{option} is a whole number with the unit KiB, MiB, GiB or TiB, such as 512MiB, or of bytes; "
-            f"it is {text!r}"
-        )
-    unit = found[2] or ""
-    size = int(found[1]) * _UNITS[unit.lower()]
+    size, unit = parse_size(option, text)
     if size < MEMORY_BYTES_MIN:
         raise UsageError(
             f"{option} {text}{'' if unit else f' ({size} bytes)'} is too little: at least "

@@ -14,7 +14,6 @@ from greenroom_cluster.shard.roles.primary import Primary
 from greenroom_cluster.shard.roles.role import Role
 from greenroom_cluster.shard.state.kept_replies import ClientTable
 from greenroom_cluster.shard.state.memory import UNLIMITED_BYTES, Grant, Memory
-from greenroom_cluster.shard.state.stored import decoded
 from greenroom_cluster.shard.state.table import SessionTable
 from simulations.mutants.patching import Patches, mutant
 from simulations.mutants.stories import EVICTING, FULL_BACKUP, FULL_NEIGHBOURS, OUTGROWN
@@ -84,21 +83,15 @@ def _(patches: Patches) -> None:
 def _(patches: Patches) -> None:
     """Sessions with a user make room like those without one."""
 
-    def make_room(self, charge, full, spared):
-        table = self._table
-        table.anonymous = dict.fromkeys(table.sessions)
-        found = original(self, charge, full, spared)
-        table.anonymous = {
-            digest: None for digest, stored in table.sessions.items() if decoded(stored).user_id is None
-        }
-        return found
+    def fairly(self):
+        yield from self._table.sessions
 
     def evict(self, command):
         for digest in command.digests:
             self._remove(digest)
 
-    original = Eviction.make_room
-    patches.set(Eviction, "make_room", make_room)
+    patches.set(Eviction, "_fairly", fairly)
+    patches.set(SessionTable, "evictable_bytes", property(lambda self: self.stored_bytes))
     patches.set(SessionTable, "_evict", evict)
 
 

@@ -51,6 +51,10 @@ def check_plan(plan: Plan, where: str) -> None:
     for mode in plan.durability:
         if mode not in DURABILITIES:
             raise UsageError(f"{where}: durability must be of {', '.join(DURABILITIES)}, not {mode!r}")
+    _check_events(plan, where)
+
+
+def _check_events(plan: Plan, where: str) -> None:
     for action in plan.actions:
         if action.kind not in ACTION_KINDS:
             raise UsageError(

@@ -410,7 +410,7 @@ def _raise_failed(reply: wire.Failed) -> NoReturn:
         case wire.FailureCode.INVALID:
             raise UsageError(f"the cluster refused the request as invalid{_told(reply)}")
         case wire.FailureCode.FULL:
-            raise StoreFullError(f"nothing was written, the cluster is full: {reply.detail}")
+            raise StoreFullError(f"nothing was written, there is no room for it: {reply.detail}")
         case _:
             raise RemoteProtocolError(
                 f"the cluster refused with code {reply.code}{_told(reply)}, which this version of greenroom "

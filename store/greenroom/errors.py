@@ -9,7 +9,7 @@
     │  ├─ SessionNotFoundError
     │  └─ VersionConflictError
     ├─ UnavailableError        not applied; safe to retry
-    │  └─ StoreFullError        no memory is left for growth
+    │  └─ StoreFullError        no memory, or no quota, is left for growth
     ├─ OutcomeUnknownError     sent but not answered in time; may have been applied
     └─ ProtocolError
        ├─ LocalProtocolError   this side's bug
@@ -60,9 +60,10 @@ class UnavailableError(GreenroomError):
 
 
 class StoreFullError(UnavailableError):
-    """The cluster has no memory left for this write. Reads, deletes and writes that grow nothing go on.
+    """The cluster has no memory left for this write, or the app's namespace is at its quota.
 
-    Raised at once: a retry helps only after sessions have ended or the cluster got more memory.
+    Reads, deletes and writes that grow nothing go on. Raised at once: a retry helps only after sessions have
+    ended, or an operator has given the cluster more memory, or the namespace a larger quota.
     """
 
 

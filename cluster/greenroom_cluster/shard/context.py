@@ -9,6 +9,7 @@ from greenroom_cluster.shard.effects import HostEffect, Ignored, Propose, Transi
 from greenroom_cluster.shard.settings import HostSettings, ns
 
 NONCE_BYTES = 12
+_TOLD_NS = ns(60.0)
 
 
 class OpenProposal:
@@ -34,6 +35,7 @@ class Context:
 
     __slots__ = (
         "_random",
+        "_told_ns",
         "acknowledge_ns",
         "current",
         "dead",
@@ -55,6 +57,7 @@ class Context:
         self.slot = slot
         self.settings = settings
         self._random = generator
+        self._told_ns: dict[str, int] = {}
         self.effects: list[HostEffect] = []
         self.map: ClusterMap | None = None
         self.current: dict[str, bytes] = {}
@@ -142,6 +145,13 @@ class Context:
     def warn(self, message: str, shard: int = -1) -> None:
         """Tell the operator something that is not a transition."""
         self.effects.append(Warned(message, shard))
+
+    def warn_now_and_then(self, now_ns: int, about: str, message: str) -> None:
+        """Tell the operator something that happens again and again, once a minute about each thing."""
+        told_ns = self._told_ns.get(about)
+        if told_ns is None or now_ns - told_ns >= _TOLD_NS:
+            self._told_ns[about] = now_ns
+            self.warn(message)
 
     def ignore(self, what: str, reason: str, shard: int = -1, epoch: int = 0) -> None:
         """Record that an input had no effect."""

@@ -6,6 +6,7 @@ from greenroom_cluster.shard.disk_log import DiskLog
 from greenroom_cluster.shard.joining.slots import JoinSlots
 from greenroom_cluster.shard.pairs.registry import Pairs
 from greenroom_cluster.shard.state.memory import Memory
+from greenroom_cluster.shard.state.quotas import Quotas
 from greenroom_cluster.shard.state.table import SessionTable
 from greenroom_cluster.shard.step import Mark, Step
 
@@ -22,18 +23,16 @@ class Opening:
 class Evictions:
     """The evictions of all primaries of one actor: how many sessions so far, and the bytes under way.
 
-    `wanted_bytes`: a shard with nothing to evict asks the others to free so much. `told_ns` is when the
-    operator was last told (None: never), to tell it again only after a while.
+    `wanted_bytes`: a shard with nothing to evict asks the others to free so much.
     """
 
-    __slots__ = ("sessions", "tables", "told_ns", "under_way_bytes", "wanted_bytes")
+    __slots__ = ("sessions", "tables", "under_way_bytes", "wanted_bytes")
 
     def __init__(self) -> None:
         self.tables: dict[SessionTable, None] = {}
         self.sessions = 0
         self.under_way_bytes = 0
         self.wanted_bytes = 0
-        self.told_ns: int | None = None
 
     @property
     def evictable_bytes(self) -> int:
@@ -44,7 +43,10 @@ class Evictions:
 class Resources:
     """What replicas share beside the context. `disk` and `compaction` are None if nothing is kept on one."""
 
-    __slots__ = ("compaction", "context", "disk", "evictions", "joins", "memory", "opening", "pairs", "step")
+    __slots__ = (
+        *("compaction", "context", "disk", "evictions", "joins"),
+        *("memory", "opening", "pairs", "quotas", "step"),
+    )
 
     def __init__(self, context: Context, mark: Mark, disk: DiskLog | None = None) -> None:
         self.context = context
@@ -56,3 +58,4 @@ class Resources:
         self.joins = JoinSlots(context.settings)
         self.opening = Opening()
         self.evictions = Evictions()
+        self.quotas = Quotas(context)

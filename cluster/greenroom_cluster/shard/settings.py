@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias, get_args
 import msgspec
 
 from greenroom.errors import UsageError
+from greenroom_cluster.quotas import Quota
 
 NS_PER_SECOND = 1_000_000_000
 US_PER_SECOND = 1_000_000
@@ -55,6 +56,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     sweep_looks_max: int = 128
     memory_bytes_max: int = 1 << 62
     eviction: Evicted = "none"
+    quotas: tuple[Quota, ...] = ()
     expire_batch_max: int = 512
     log_bytes_min: int = 64 << 20
     disk_free_bytes_min: int = DISK_FREE_BYTES_MIN
@@ -73,10 +75,12 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
                 f"beacon_seconds ({self.beacon_seconds}) must be at most half of lease_seconds "
                 f"({self.lease_seconds}), so that one lost beacon does not cost the lease"
             )
+        if not isinstance(self.quotas, tuple):
+            raise UsageError(f"quotas must be a tuple of Quota; it is {self.quotas!r}")
         if self.eviction not in get_args(Evicted):
             raise UsageError(f"eviction must be one of {', '.join(get_args(Evicted))}; it is {self.eviction}")
         for name in self.__struct_fields__:
-            if name != "eviction" and getattr(self, name) <= 0:
+            if name not in ("eviction", "quotas") and getattr(self, name) <= 0:
                 raise UsageError(f"{name} must be more than 0")
 
     @property

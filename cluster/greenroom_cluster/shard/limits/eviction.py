@@ -14,22 +14,27 @@ This happens when something else fills the memory, such as the buffers of connec
 The oldest session is the one that its shard has stored longest under its id, whatever time of creation a
 client gives. Each shard looks only at its own sessions, so across shards the order is approximate. A shard
 with none left asks the others of its actor, which make room at their next sweep.
+
+Memory belongs to all namespaces. So the one that takes the most of its quota makes room, session by session;
+without a quota, the memory that it takes is measured against the largest that another has. A namespace that
+is at its quota makes room among its own alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from heapq import heapify, heappop, heapreplace
 
 from greenroom_cluster.shard.pairs.outgoing import Outgoing
 from greenroom_cluster.shard.pairs.replication import Replication
 from greenroom_cluster.shard.resources import Resources
-from greenroom_cluster.shard.settings import ns
 from greenroom_cluster.shard.state.memory import ANONYMOUS_BYTES, SESSION_BYTES
+from greenroom_cluster.shard.state.quotas import memory_of
 from greenroom_cluster.shard.state.records import Evict
 
 EVICTING = "memory is full: sessions without a user are evicted to make room"
 
 _MARGIN_SHARE = 128
-"""This share of the memory here is freed beyond what is needed; at a peer, what it keeps spare."""
-_TOLD_SECONDS = 60.0
+"""This share of the memory here, or of a quota, is freed beyond what is needed; at a peer, what it keeps
+spare."""
 
 
 class Eviction:
@@ -41,6 +46,7 @@ class Eviction:
         "_copy",
         "_evictions",
         "_memory",
+        "_quotas",
         "_replication",
         "_step",
         "_table",
@@ -56,6 +62,7 @@ class Eviction:
         self._step = resources.step
         self._memory = resources.memory
         self._evictions = resources.evictions
+        self._quotas = resources.quotas
         self._before = 0
         self._through = 0
         self.under_way_bytes = 0
@@ -85,7 +92,8 @@ class Eviction:
             return True
         if most > evictions.evictable_bytes:
             return False
-        if self._evict(wanted, spared):
+        if self._evict(self._fairly(), wanted, spared):
+            self._tell()
             return True
         # Each shard evicts its own oldest sessions, so one may run out while others have some.
         if evictions.evictable_bytes <= self._table.evictable_bytes:
@@ -93,28 +101,71 @@ class Eviction:
         evictions.wanted_bytes = max(evictions.wanted_bytes, wanted)
         return True
 
+    def make_way(self, namespace: str, sessions: int, size: int, *, spared: bytes) -> bool:
+        """Return whether so many sessions and bytes are being freed of a namespace that is at its quota.
+
+        `spared` is the session that wants to grow; it is not evicted for that.
+        """
+        order, part = self._table.anonymous, self._quotas.part(namespace)
+        if order is None or part is None:
+            return False
+        if self.under_way_bytes:
+            return True
+        count, stored_bytes = order.taken_by(namespace)
+        if order.holds(spared):
+            count, stored_bytes = count - 1, stored_bytes - len(self._table.sessions[spared])
+        if sessions > count or size > stored_bytes:
+            return False
+        wanted_sessions = sessions and sessions + part.sessions // _MARGIN_SHARE
+        wanted_bytes = size and size + part.stored_bytes // _MARGIN_SHARE
+        return self._evict(order.oldest(namespace), memory_of(0, wanted_bytes), spared, wanted_sessions)
+
     def help(self) -> None:
         """Make the room that a shard with nothing to evict has asked for."""
         wanted = self._evictions.wanted_bytes
         if wanted and self._table.anonymous and not self.under_way_bytes:
-            self._evict(wanted, b"")
+            if self._evict(self._fairly(), wanted, b""):
+                self._tell()
             self._evictions.wanted_bytes = max(wanted - self.under_way_bytes, 0)
 
-    def _evict(self, wanted: int, spared: bytes) -> bool:
-        """Begin to evict the oldest sessions here, `wanted` bytes of them; return False if there are none."""
-        sessions = self._table.sessions
-        digests: list[bytes] = []
-        freed = 0
-        for digest in self._table.anonymous or ():
-            if digest == spared:
+    def _fairly(self) -> Iterator[bytes]:
+        """Yield sessions without a user, each the oldest of the namespace that takes most for its quota."""
+        order, table = self._table.anonymous, self._table
+        assert order is not None
+        if len(order.namespaces) == 1:
+            yield from order
+            return
+        taken = {each: memory_of(*table.used_by(each)) for each in order.namespaces}
+        left = {each: order.oldest(each) for each in taken}
+        most = [(-size / self._quotas.weight(each), each) for each, size in taken.items()]
+        heapify(most)
+        while most:
+            namespace = most[0][1]
+            key = next(left[namespace], None)
+            if key is None:
+                heappop(most)
                 continue
-            digests.append(digest)
-            freed += len(sessions[digest]) + SESSION_BYTES + ANONYMOUS_BYTES
-            if freed >= wanted or len(digests) >= self._context.settings.page_max:
+            yield key
+            taken[namespace] -= memory_of(1, len(table.sessions[key]))
+            heapreplace(most, (-taken[namespace] / self._quotas.weight(namespace), namespace))
+
+    def _evict(self, keys: Iterator[bytes], wanted_bytes: int, spared: bytes, wanted_count: int = 0) -> bool:
+        """Begin to evict, in this order, so many bytes and sessions; return False if there are none."""
+        sessions = self._table.sessions
+        evicted: list[bytes] = []
+        freed = 0
+        for key in keys:
+            if key == spared:
+                continue
+            evicted.append(key)
+            freed += len(sessions[key]) + SESSION_BYTES + ANONYMOUS_BYTES
+            if freed >= wanted_bytes and len(evicted) >= wanted_count:
                 break
-        if digests:
-            self._begin(Evict(tuple(digests)), freed)
-        return bool(digests)
+            if len(evicted) >= self._context.settings.page_max:
+                break
+        if evicted:
+            self._begin(Evict(tuple(evicted)), freed)
+        return bool(evicted)
 
     def _whole(self, share_bytes: int) -> int:
         """Return how much is free in all if one share is this large; below 0 all of it is missing."""
@@ -130,12 +181,14 @@ class Eviction:
         evictions.under_way_bytes += freed
         for recipient in self._replication.recipients:
             recipient.pair.evict(freed)
-        if evictions.told_ns is None or now_ns - evictions.told_ns >= ns(_TOLD_SECONDS):
-            evictions.told_ns = now_ns
-            self._context.warn(
-                f"{EVICTING} ({evictions.sessions} so far); raise --memory-max to keep them, or let sessions "
-                "without a user end sooner"
-            )
+
+    def _tell(self) -> None:
+        self._context.warn_now_and_then(
+            self._step.now_ns,
+            EVICTING,
+            f"{EVICTING} ({self._evictions.sessions} so far); raise --memory-max to keep them, or let "
+            "sessions without a user end sooner",
+        )
 
     def settle(self) -> None:
         """Count the evicted sessions, once the eviction is applied."""

@@ -5,6 +5,8 @@ that applying it never runs out of memory. If there is no room for the charge, t
 session that does not get larger can be written as long as there is any memory at all.
 """
 
+import msgspec
+
 from greenroom import wire
 from greenroom.patching import ListInPathError, patch_data
 from greenroom_cluster.planning.placement import node_of
@@ -14,14 +16,15 @@ from greenroom_cluster.shard.limits.eviction import EVICTING, Eviction
 from greenroom_cluster.shard.pairs.replication import Replication
 from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.state.kept_replies import Client
+from greenroom_cluster.shard.state.log import text_bytes
 from greenroom_cluster.shard.state.memory import CLIENT_BYTES, GROWTH_BYTES, REPLY_BYTES
 from greenroom_cluster.shard.state.namespaces import bare
 from greenroom_cluster.shard.state.stored import decoded
 
-_GROWING = frozenset({wire.Create, wire.Update, wire.Patch, wire.Rotate})
+GROWING = frozenset({wire.Create, wire.Update, wire.Patch, wire.Rotate})
 _SHOWN = frozenset({wire.Patch, wire.Rotate})
 
-_TRIED_BYTES_MAX = 256 << 10
+TRIED_BYTES_MAX = 256 << 10
 """Larger sessions are not patched twice only to see whether they grow."""
 
 _LOOKED_THROUGH_MAX = 256
@@ -69,7 +72,7 @@ class Growth:
                 known is None or (kind in _SHOWN and known.charged_below(command.low) < opened)
             ):
                 return wire.Overloaded(command.request_id, REPLIES_FULL)
-        if kind not in _GROWING:
+        if kind not in GROWING:
             return charge
         if charge > memory.free_bytes:
             memory.count_all()
@@ -123,24 +126,15 @@ class Growth:
         if stored is None:
             return REPLY_BYTES
         before = decoded(stored)
-        if isinstance(command, wire.Update):
-            user_id, label, data = command.user_id, command.label, command.data
-            reply = REPLY_BYTES
-        else:
-            assert isinstance(command, wire.Patch | wire.Rotate)
-            if len(stored) > _TRIED_BYTES_MAX:
+        reply = REPLY_BYTES
+        if not isinstance(command, wire.Update):
+            if len(stored) > TRIED_BYTES_MAX:
                 return None
-            user_id = before.user_id if command.user is None else command.user[0]
-            label = before.label
-            try:
-                patched = patch_data(before.data, command.set, command.unset, ())
-            except (ListInPathError, ValueError, RecursionError):
-                return REPLY_BYTES
-            assert patched is not None
-            data = patched
-            reply = REPLY_BYTES + len(stored)
-        grown = len(data) + len(label) + len(user_id or "") - _chosen_bytes(before)
-        if grown > 0 or (before.user_id is None and user_id is not None):
+            reply += len(stored)
+        after = changed_by(command, before)
+        if after is None:
+            return REPLY_BYTES
+        if after.grown > 0 or (before.user_id is None and after.user_id is not None):
             return None
         return reply + CLIENT_BYTES if known is None else max(reply - known.charged_below(command.low), 0)
 
@@ -159,5 +153,26 @@ class Growth:
         return False
 
 
-def _chosen_bytes(state: wire.SessionState) -> int:
-    return len(state.data) + len(state.label) + len(state.user_id or "")
+class Changed(msgspec.Struct, frozen=True, gc=False):
+    """A session as a command would leave it: whose it is, and by how much it grows."""
+
+    user_id: str | None
+    grown: int
+
+
+def changed_by(command: Write, before: wire.SessionState) -> Changed | None:
+    """Return what an update, patch or rotation makes of a session; None if it changes nothing."""
+    if isinstance(command, wire.Update):
+        user_id, label, data = command.user_id, command.label, command.data
+    else:
+        assert isinstance(command, wire.Patch | wire.Rotate)
+        user_id = before.user_id if command.user is None else command.user[0]
+        label = before.label
+        try:
+            patched = patch_data(before.data, command.set, command.unset, ())
+        except (ListInPathError, ValueError, RecursionError):
+            return None
+        assert patched is not None
+        data = patched
+    former = len(before.data) + text_bytes(before.label) + text_bytes(before.user_id)
+    return Changed(user_id, len(data) + text_bytes(label) + text_bytes(user_id) - former)

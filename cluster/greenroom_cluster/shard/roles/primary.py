@@ -22,7 +22,7 @@ from greenroom_cluster.shard.effects import ReplyToClient
 from greenroom_cluster.shard.fanout import Gather
 from greenroom_cluster.shard.limits.admission import OPENING, SMALL_BYTES, Admission, Write
 from greenroom_cluster.shard.limits.eviction import Eviction
-from greenroom_cluster.shard.limits.growth import Growth
+from greenroom_cluster.shard.limits.namespace_growth import growth_of
 from greenroom_cluster.shard.limits.paging import LONG, Long, Paging
 from greenroom_cluster.shard.pairs.replication import Replication
 from greenroom_cluster.shard.resources import Resources
@@ -83,7 +83,7 @@ class Primary:
         self.admission = Admission(copy, resources, self.membership.shed)
         self.paging = Paging(copy.table, resources.context.settings)
         self.eviction = Eviction(self.replication, resources)
-        self.growth = Growth(self.replication, resources, self.eviction)
+        self.growth = growth_of(self.replication, resources, self.eviction)
         self._upkeep = Upkeep(self.replication, resources.context, now_ns)
 
     @property

@@ -56,11 +56,11 @@ def _session_bytes(command: wire.Create | wire.Update) -> int:
 
 
 def _patch_bytes(command: wire.Patch) -> int:
-    return _change_bytes(command) + _values_bytes(command.expect)
+    return _change_bytes(command) + values_bytes(command.expect)
 
 
 def _change_bytes(command: wire.Patch | wire.Rotate) -> int:
-    size = _COMMAND_BYTES + _values_bytes(command.set) + sum(_path_bytes(path) for path in command.unset)
+    size = _COMMAND_BYTES + values_bytes(command.set) + sum(_path_bytes(path) for path in command.unset)
     return size + (0 if command.user is None else text_bytes(command.user[0]))
 
 
@@ -68,7 +68,8 @@ def _of_user_bytes(command: wire.DeleteByUser | wire.DeleteByHandle) -> int:
     return _COMMAND_BYTES + text_bytes(command.user_id)
 
 
-def _values_bytes(values: tuple[wire.PathValue, ...]) -> int:
+def values_bytes(values: tuple[wire.PathValue, ...]) -> int:
+    """Return about how many bytes paths and their values take."""
     return sum(_path_bytes(path) + len(value) for path, value in values)
 
 

@@ -65,12 +65,13 @@ def bare(command: Any) -> Any:
 class Usage:
     """How many sessions the namespaces other than `default` have here, and how many bytes these take."""
 
-    __slots__ = ("by_namespace", "sessions")
+    __slots__ = ("by_namespace", "sessions", "stored_bytes")
 
     def __init__(self) -> None:
         self.by_namespace: dict[str, tuple[int, int]] = {}
+        # In all of them.
         self.sessions = 0
-        """In all of them."""
+        self.stored_bytes = 0
 
     def of(self, namespace: str) -> tuple[int, int]:
         """Return the sessions and bytes of one."""
@@ -80,6 +81,7 @@ class Usage:
         """Count more, or less."""
         before = self.of(namespace)
         self.sessions += sessions
+        self.stored_bytes += size_bytes
         after = (before[0] + sessions, before[1] + size_bytes)
         if after[0]:
             self.by_namespace[namespace] = after

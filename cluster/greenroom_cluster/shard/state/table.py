@@ -15,6 +15,7 @@ from greenroom import wire
 from greenroom.errors import InvariantError
 from greenroom.ids import DIGEST_BYTES
 from greenroom.table import CommandTable, State
+from greenroom_cluster.shard.state.ages import AgeOrder
 from greenroom_cluster.shard.state.expiry import ExpiryIndex
 from greenroom_cluster.shard.state.kept_replies import ClientTable
 from greenroom_cluster.shard.state.memory import (
@@ -59,13 +60,13 @@ _encode = msgspec.msgpack.Encoder().encode
 class SessionTable(CommandTable[wire.EncodedSession]):
     """Sessions by digest, each encoded (see `stored`): immutable, and replaced as a whole.
 
-    With `by_age`, `anonymous` holds those without a user, the oldest first; without, it is None and costs
+    With `by_age`, `anonymous` holds those without a user in the order of age; without, it is None and costs
     nothing. `removed` counts sessions that were removed one by one, alive or expired; `evicted` those removed
     by `Evict`. Both counts are this replica's own.
     """
 
     __slots__ = (
-        *("_apply", "_cleaned", "anonymous", "anonymous_bytes", "clients", "evicted", "expiry", "sessions"),
+        *("_apply", "_cleaned", "anonymous", "clients", "evicted", "expiry", "sessions"),
         *("stored_bytes", "stored_bytes_max", "usage", "users"),
     )
 
@@ -81,9 +82,7 @@ class SessionTable(CommandTable[wire.EncodedSession]):
         self.usage = Usage()
         # The namespace in which `clean` looks.
         self._cleaned = b""
-        # A dict, not a list: the garbage collector does not traverse it, see `expiry`.
-        self.anonymous: dict[bytes, None] | None = {} if by_age else None
-        self.anonymous_bytes = 0
+        self.anonymous = AgeOrder() if by_age else None
         self.users = UserIndex(lambda digest: created_of(self.sessions[digest]))
         # Together with what `asked` would look up, to save a second look-up.
         self._apply = {kind: (decide, *KINDS[kind]) for kind, decide in self.deciders().items()}
@@ -103,7 +102,17 @@ class SessionTable(CommandTable[wire.EncodedSession]):
     @property
     def evictable_bytes(self) -> int:
         """How much evicting all sessions without a user would free."""
-        return self.anonymous_bytes + (SESSION_BYTES + ANONYMOUS_BYTES) * len(self.anonymous or ())
+        nobodys = self.anonymous
+        if nobodys is None:
+            return 0
+        return nobodys.stored_bytes + (SESSION_BYTES + ANONYMOUS_BYTES) * nobodys.entries
+
+    def used_by(self, namespace: str) -> tuple[int, int]:
+        """Return how many sessions a namespace has, and how many bytes they take as they are stored."""
+        usage = self.usage
+        if namespace:
+            return usage.of(namespace)
+        return len(self.sessions) - usage.sessions, self.stored_bytes - usage.stored_bytes
 
     def apply(self, record: Record) -> wire.EncodedReply | None:
         """Apply the record and return the reply to its client; None for the primary's own decisions."""
@@ -298,7 +307,7 @@ class SessionTable(CommandTable[wire.EncodedSession]):
         else:
             self.sessions[digest] = stored
             if self.anonymous is not None and user_id is None:
-                self.anonymous_bytes += more
+                self.anonymous.grow(digest, more)
         if expires_us < before.expires_us:
             self.expiry.enter(digest, expires_us, time_us)
 
@@ -306,15 +315,13 @@ class SessionTable(CommandTable[wire.EncodedSession]):
         if user_id is not None:
             self.users.add(user_id if len(digest) == DIGEST_BYTES else owner_of(digest, user_id), digest)
         elif self.anonymous is not None:
-            self.anonymous[digest] = None
-            self.anonymous_bytes += size
+            self.anonymous.enter(digest, size)
 
     def _leave(self, user_id: str | None, digest: bytes, size: int) -> None:
         if user_id is not None:
             self.users.remove(user_id if len(digest) == DIGEST_BYTES else owner_of(digest, user_id), digest)
         elif self.anonymous is not None:
-            del self.anonymous[digest]
-            self.anonymous_bytes -= size
+            self.anonymous.leave(digest, size)
 
     def _remove(self, digest: bytes) -> None:
         stored = self.sessions.get(digest)
