@@ -27,10 +27,9 @@ def affordable(log: Log, table: SessionTable, after: int, through: int, room: in
         return after, room
     if log.encoded_from <= through:
         ahead, cost = log.read_ahead(after, room)
-        if ahead < through:
-            through = ahead
-            if cost and log.costly_at <= after and log.opening_at <= after:
-                return through, room - cost
+        not_all, through = ahead < through, min(ahead, through)
+        if not_all and cost and log.costly_at <= after and log.opening_at <= after:
+            return through, room - cost
     if log.costly_at <= after:
         count = through - after
         cost = log.held_bytes // OPENED + count * RECORD_BYTES
