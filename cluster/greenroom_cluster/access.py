@@ -4,13 +4,15 @@ A listener decodes messages by the row of the connection's role, so any other me
 unread. A role without a row at a server is refused in the reply to its hello.
 
 `client` is a store. `peer` is an actor or a node's supervisor. `admin` only reads.
-`operator` makes a permanent change, by a command.
+`operator` makes a permanent change, by a command. Which of these roles a certificate allows is said in
+`greenroom_cluster.links.handshake`; a server may refuse some holders for all of them.
 """
 
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from greenroom import wire
+from greenroom.identities import Identity, IdentityRole
 from greenroom_cluster.coordination.messages import (
     DeclareDead,
     ForgetNode,
@@ -46,3 +48,16 @@ AT_COORDINATOR: Mapping[str, Any] = {
     # ForgetNode only so that it can be rejected with a reason: earlier releases sent it as a peer.
     wire.ROLE_PEER: wire.Subscribe | NodeReport | ForgetNode,
 }
+
+ONLY_AT_NODES: frozenset[IdentityRole] = frozenset({"coordinator"})
+"""Whom actors and the coordinator refuse: a coordinator reads the maps of nodes, and asks nobody else."""
+
+
+def sees_processes(role: str, holder: Identity | None) -> bool:
+    """Whether a subscriber is shown in the map by which processes actors run, and the nonces of proposals.
+
+    `role` is that of its hello, `holder` who has proven to be there. Who only looks needs neither.
+    """
+    if role == wire.ROLE_CLIENT:
+        return False
+    return holder is None or holder.role != "observer"

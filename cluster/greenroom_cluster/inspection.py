@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
+import trio
 
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, ShardEntry
@@ -25,6 +26,8 @@ from greenroom_cluster.questions import INSPECT_SECONDS, ask_once, fetch_map, he
 from greenroom_cluster.runtime.proving import Keys, trust_of
 from greenroom_cluster.runtime.tasks import open_tasks
 from greenroom_cluster.shortages import LackedCopy, lacked_copies, refused_growth
+
+_AGAIN_SECONDS = 0.3
 
 FULL = "full"
 SAME_NODE = "same_node"
@@ -207,12 +210,17 @@ async def inspect_actors(
     async def ask(actor: ActorEntry) -> None:
         hello = hello_as_admin(cluster_map.cluster, actor.incarnation)
         trust = trust_of(credentials, node_demand(cluster_map.cluster, actor.node))
-        try:
-            answer = await ask_once(actor.address, hello, wire.Inspect(1), seconds, trust)
-        except (UnavailableError, UsageError):  # also of a malformed address in the map
-            return
-        if isinstance(answer, wire.Inspection):
-            found[actor.incarnation] = answer
+        with trio.move_on_after(seconds):
+            while True:
+                try:
+                    answer = await ask_once(actor.address, hello, wire.Inspect(1), seconds, trust)
+                except (UnavailableError, UsageError):  # also of a malformed address in the map
+                    return
+                if isinstance(answer, wire.Inspection):
+                    found[actor.incarnation] = answer
+                if not isinstance(answer, wire.Overloaded):
+                    return
+                await trio.sleep(_AGAIN_SECONDS)  # others look with the same certificate
 
     async with open_tasks() as nursery:
         for actor in cluster_map.actors.values():

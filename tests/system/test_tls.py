@@ -13,9 +13,10 @@ import trio
 
 import greenroom
 from greenroom import ClusterStore, SessionData, UnavailableError, UsageError, new_session_id, wire
+from greenroom.framing import messages_decoder
 from greenroom.tls.credentials import Credentials
 from greenroom.tls.demands import Demand
-from greenroom_cluster.coordination.messages import ReportDead
+from greenroom_cluster.coordination.messages import CoordinatorReply, ForgetNode, Rejected, ReportDead
 from greenroom_cluster.inspection import inspect_cluster
 from greenroom_cluster.runtime.dialing import DialFailedError, dial
 from greenroom_cluster.runtime.ports import free_port
@@ -141,6 +142,7 @@ async def test_cluster_serves_whom_it_trusts_and_nobody_else(tmp_path: Path) -> 
         await check_strangers(cluster)
         await check_plaintext(cluster)
         await check_roles(cluster)
+        await check_pace(cluster)
         await check_reports(cluster)
         await check_commands(cluster)
         await check_failover(cluster, good)
@@ -170,23 +172,23 @@ async def check_plaintext(cluster: Secured) -> None:
     assert any("it speaks no TLS" in line for name in NODES for line in cluster.refusals(name))
 
 
+HELD = ("client", "node", "coordinator", "operator", "observer")
+ALLOWED = {
+    ("client", wire.ROLE_CLIENT),
+    ("node", wire.ROLE_PEER),
+    ("operator", wire.ROLE_OPERATOR),
+    ("operator", wire.ROLE_ADMIN),
+    ("observer", wire.ROLE_ADMIN),
+}
+"""At an actor, where a coordinator has nothing to ask."""
+
+
 async def check_roles(cluster: Secured) -> None:
     """A certificate allows what its role may do, at every port, whatever the hello says."""
     found = await inspect_cluster(cluster.addresses, CLUSTER, credentials=cluster.operator)
     actor = found.actors[0]
     incarnation = bytes.fromhex(actor.incarnation)
-    holders = {
-        role: cluster.credentials(cluster.authority.issue(uri(role, "n1")))
-        for role in ("client", "node", "coordinator", "operator", "observer")
-    }
-    allowed = {
-        ("client", wire.ROLE_CLIENT),
-        ("node", wire.ROLE_PEER),
-        ("coordinator", wire.ROLE_ADMIN),
-        ("operator", wire.ROLE_OPERATOR),
-        ("operator", wire.ROLE_ADMIN),
-        ("observer", wire.ROLE_ADMIN),
-    }
+    holders = {role: cluster.credentials(cluster.authority.issue(uri(role, "n1"))) for role in HELD}
     async with trio.open_nursery() as nursery:
         for kind, credentials in holders.items():
             for role in (wire.ROLE_CLIENT, wire.ROLE_PEER, wire.ROLE_OPERATOR, wire.ROLE_ADMIN):
@@ -199,11 +201,103 @@ async def check_roles(cluster: Secured) -> None:
                     connection.close()
                 except DialFailedError as error:
                     code = error.code
-                assert code == ("" if (kind, role) in allowed else "not-allowed"), f"{kind} as {role}"
+                assert code == ("" if (kind, role) in ALLOWED else "not-allowed"), f"{kind} as {role}"
         wrong = Trust(holders["client"], Demand(CLUSTER, ("node",), "another"))
         with pytest.raises(DialFailedError, match="node/another must answer here"):
             await dial(actor.address, hello(wire.ROLE_CLIENT, cluster=CLUSTER), nursery, trust=wrong)
+        await check_messages(cluster, holders, actor.address, incarnation, nursery)
         nursery.cancel_scope.cancel()
+
+
+async def check_messages(
+    cluster: Secured,
+    holders: dict[str, Credentials],
+    actor: str,
+    incarnation: bytes,
+    nursery: trio.Nursery,
+) -> None:
+    """Of each role a message that it may say, and some that it may not, which end the connection."""
+    get, inspect, subscribe = wire.Get(1, 0, bytes(32)), wire.Inspect(1), wire.Subscribe(0, 0)
+    update = wire.Update(1, 1, 0, 0, bytes(32), None, 1 << 50, "", b"\x80", None)
+    clean, forget, report = wire.Clean(1, 1, 0, (0,)), ForgetNode(1, "n9"), ReportDead(1, ())
+    node, coordinator = cluster.addresses[0], cluster.coordinator_address
+    client, peer, admin, operator = wire.ROLE_CLIENT, wire.ROLE_PEER, wire.ROLE_ADMIN, wire.ROLE_OPERATOR
+    said: list[tuple[str, str, str, wire.Frame, Any]] = [
+        ("client", client, actor, get, wire.Missing | wire.Redirect),
+        ("client", client, actor, inspect, None),
+        ("client", client, node, subscribe, wire.MapFull),
+        ("client", client, node, get, None),
+        ("node", peer, actor, get, None),
+        ("node", peer, actor, inspect, None),
+        ("node", peer, coordinator, subscribe, wire.MapFull),
+        ("node", peer, coordinator, forget, Rejected),
+        ("coordinator", admin, node, subscribe, wire.MapFull),
+        ("operator", operator, actor, get, None),
+        ("operator", operator, actor, update, None),
+        ("operator", admin, actor, get, None),
+        ("operator", admin, actor, inspect, wire.Inspection),
+        ("operator", admin, node, subscribe, wire.MapFull),
+        ("operator", operator, coordinator, report, None),
+        ("observer", admin, actor, clean, None),
+        ("observer", admin, actor, inspect, wire.Inspection),
+        ("observer", admin, node, subscribe, wire.MapFull),
+        ("observer", admin, coordinator, subscribe, wire.MapFull),
+        ("observer", admin, coordinator, forget, None),
+    ]
+    shown = {}
+    for kind, role, address, message, expected in said:
+        greeting = hello(role, cluster=CLUSTER, target=incarnation if address == actor else b"")
+        answer = await asked(address, greeting, message, holders[kind], nursery)
+        where = f"{type(message).__name__} of {kind} at {address}"
+        assert (answer is None) == (expected is None), where
+        assert expected is None or isinstance(answer, expected), where
+        if isinstance(answer, wire.MapFull):
+            shown[kind, address] = {(each.host, each.pid) for each in answer.map.actors.values()}
+    hidden = {where for where, processes in shown.items() if processes == {("", 0)}}
+    assert hidden == {("client", node), ("observer", node), ("observer", coordinator)}
+
+
+async def asked(
+    address: str, greeting: wire.Hello, message: wire.Frame, holder: Credentials, nursery: trio.Nursery
+) -> Any:
+    """Return the answer to a message; None if it ends the connection."""
+    trust = Trust(holder, Demand(CLUSTER, ("node", "coordinator")))
+    connection, _ = await dial(address, greeting, nursery, trust=trust)
+    connection.speak(messages_decoder(wire.ServerMessage | CoordinatorReply))
+    try:
+        connection.send([message])
+        with trio.fail_after(10):
+            return (await connection.receive())[0]
+    except ConnectionEndedError:
+        return None
+    finally:
+        connection.close()
+
+
+async def check_pace(cluster: Secured) -> None:
+    """Of many looks of an observer few are answered; an operator may look as often as it wants."""
+    found = await inspect_cluster(cluster.addresses, CLUSTER, credentials=cluster.operator)
+    actor = found.actors[0]
+    greeting = hello(wire.ROLE_ADMIN, cluster=CLUSTER, target=bytes.fromhex(actor.incarnation))
+    for role, many in (("observer", False), ("operator", True)):
+        holder = cluster.credentials(cluster.authority.issue(uri(role, "watch")))
+        async with trio.open_nursery() as nursery:
+            trust = Trust(holder, Demand(CLUSTER, ("node",)))
+            connection, _ = await dial(actor.address, greeting, nursery, trust=trust)
+            connection.speak(messages_decoder(wire.ServerMessage))
+            connection.send([wire.Inspect(number) for number in range(1, 257)])
+            answers: list[object] = []
+            with trio.fail_after(20):
+                while len(answers) < 256:
+                    answers += await connection.receive()
+            connection.close()
+            nursery.cancel_scope.cancel()
+        looks = sum(isinstance(each, wire.Inspection) for each in answers)
+        assert (looks == 256) if many else (1 <= looks < 20), looks
+        assert {type(each) for each in answers} <= {wire.Inspection, wire.Overloaded}
+    watcher = cluster.credentials(cluster.authority.issue(uri("observer", "watch")))
+    seen = await inspect_cluster(cluster.addresses, CLUSTER, credentials=watcher)
+    assert all(each.reachable for each in seen.actors), "it asks again"
 
 
 async def check_reports(cluster: Secured) -> None:
@@ -274,10 +368,9 @@ async def check_audit(cluster: Secured, folder: Path) -> None:
     connect = ["--connect", cluster.addresses[0], "--cluster", CLUSTER, *ann]
     assert await command("backup", str(folder / "copy"), *connect) == 0
     told = cluster.coordinator.logged("operator_command")
-    assert {line["who"] for line in told} == {"operator/ann"}
-    assert [(line["command"], line["name"]) for line in told if line["outcome"] == "done"] == [
-        ("declare-dead", "n2")
-    ]
+    assert {line["who"] for line in told} == {"operator/ann", "node/n1"}, "a node may only try"
+    done = [(line["who"], line["command"], line["name"]) for line in told if line["outcome"] == "done"]
+    assert done == [("operator/ann", "declare-dead", "n2")]
     assert any(line["command"] == "forget-node" and "n9" in line["outcome"] for line in told)
     copies = [line for name in NODES for line in cluster.nodes[name].logged("operator_command")]
     done = [line for line in copies if line["outcome"] == "done"]

@@ -65,7 +65,7 @@ def print_status(status: ClusterStatus, *, shards: bool = False) -> None:
             actor.incarnation[:_INCARNATION_DIGITS],
             actor.address,
             _state(actor.state if actor.reachable or actor.state != "up" else "no answer"),
-            str(actor.pid),
+            str(actor.pid or "-"),
             str(actor.primaries),
             str(actor.backups),
             str(actor.sessions),

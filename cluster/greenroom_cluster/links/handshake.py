@@ -104,11 +104,13 @@ class Door(msgspec.Struct, frozen=True):
     """The answers of a listening process to hellos. `identity` is its own.
 
     `roles` are those that it serves, each with whether its hello must name the identity that it means.
+    Holders of certificates in the roles `refused` are not served, whatever their hello says.
     """
 
     cluster: str
     identity: bytes
     roles: Mapping[str, bool]
+    refused: frozenset[IdentityRole] = frozenset()
 
     def receive(
         self,
@@ -123,7 +125,7 @@ class Door(msgspec.Struct, frozen=True):
         `identity` is who has proven to be there; without TLS nobody has. Then a secret may have to be proven,
         by `challenge`.
         """
-        if identity is not None and (detail := objection(self.cluster, greeting, identity)):
+        if identity is not None and (detail := self._objection(greeting, identity)):
             return [Say(NOT_ALLOWED), Finish(NOT_ALLOWED.code, detail)]
         judged = self.judge(greeting)
         if crowded is not None and greeting.role == wire.ROLE_CLIENT and isinstance(judged, Agreement):
@@ -139,6 +141,12 @@ class Door(msgspec.Struct, frozen=True):
         if challenge.required:
             return [Say(SECRET_REQUIRED), Finish(SECRET_REQUIRED.code, SECRET_REQUIRED.message)]
         return [Serve(judged), Say(welcome)]
+
+    def _objection(self, greeting: wire.Hello, identity: Identity) -> str:
+        detail = objection(self.cluster, greeting, identity)
+        if not detail and identity.role in self.refused:
+            return f"the certificate of {identity.uri} is for other servers than this"
+        return detail
 
     def proven(self, awaited: AwaitProof, proof: Proof) -> list[DoorEffect]:
         """Return what the proof of who dialled leads to."""

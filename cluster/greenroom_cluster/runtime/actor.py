@@ -16,7 +16,7 @@ from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom.framing import messages_decoder
 from greenroom.tls.demands import Demand
-from greenroom_cluster.access import AT_ACTOR
+from greenroom_cluster.access import AT_ACTOR, ONLY_AT_NODES
 from greenroom_cluster.config import ActorOptions
 from greenroom_cluster.coordination.messages import Decision
 from greenroom_cluster.disk.journal import DiskFailedError, Journal
@@ -24,6 +24,7 @@ from greenroom_cluster.links import former
 from greenroom_cluster.links.coordinator_session import NOTHING_REMEMBERED, Remembered
 from greenroom_cluster.links.core_runner import Core, Replies
 from greenroom_cluster.links.handshake import stamped
+from greenroom_cluster.pace import Pace
 from greenroom_cluster.planning.placement import node_of
 from greenroom_cluster.proof_options import ProofOptions
 from greenroom_cluster.runtime.actor_disk import DiskSettings, OpenedDisk, open_disk
@@ -69,6 +70,7 @@ _decoders = {role: messages_decoder(kinds) for role, kinds in AT_ACTOR.items()}
 _former_decoder = former.FormerDecoder(AT_ACTOR[wire.ROLE_CLIENT])
 _log = structlog.get_logger(__name__)
 
+_TOO_OFTEN = "an observer looks at most once a second, over all that use its certificate"
 _MEASURE_SECONDS = 0.25
 _REPORT_SECONDS = 1.0
 
@@ -116,6 +118,24 @@ class _Told:
         )
 
 
+def paced(
+    pace: Pace, holder: str, replies: Replies, handle: Callable[[list[Any]], None]
+) -> Callable[[list[Any]], None]:
+    """Return `handle` for as much as an observer may ask; the rest is answered before."""
+
+    def take(messages: list[Any]) -> None:
+        admitted = []
+        for message in messages:
+            if pace.admits(holder, now_ns()):
+                admitted.append(message)
+            else:
+                replies.send([wire.Overloaded(message.request_id, _TOO_OFTEN)])
+        if admitted:
+            handle(admitted)
+
+    return take
+
+
 class Actor:
     """Joins a core to its sockets. Raises UsageError if the address cannot be listened on."""
 
@@ -133,6 +153,7 @@ class Actor:
         self._credentials = keys_of(
             settings.tls, settings.proof, settings.cluster, "node", settings.host, name=node
         )
+        self._pace = Pace()
         self._peers: dict[int, tuple[FramedConnection, bytes]] = {}
         self.coordinator = CoordinatorLink(
             CoordinatorLinkSettings(
@@ -157,6 +178,7 @@ class Actor:
                 buffer_bytes_max=buffer_bytes(settings.options.core().memory_bytes_max),
                 credentials=self._credentials,
                 insecure=settings.insecure,
+                refused=ONLY_AT_NODES,
             ),
             {
                 wire.ROLE_CLIENT: Service(_decoders[wire.ROLE_CLIENT], self._serve_client),
@@ -239,7 +261,7 @@ class Actor:
         self, connection: FramedConnection, replies: Replies, hello: wire.Hello, number: int
     ) -> None:
         driver = self.driver
-        holder = None if connection.proven is None else connection.proven.identity
+        holder = connection.holder
         client, namespace = stamped(hello, holder)
         driver.add_client(number, replies)
 
@@ -253,6 +275,8 @@ class Actor:
             take = replies.refusing(handle)
         elif isinstance(replies, Audited):
             take = replies.noting(handle)
+        elif holder is not None and holder.role == "observer":
+            take = paced(self._pace, holder.uri, connection, handle)
         try:
             await Delivery(connection, self.poller, take, patient=True).run()
         finally:

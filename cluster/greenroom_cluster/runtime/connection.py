@@ -25,6 +25,7 @@ from greenroom.framing import (
     append_messages,
     encode_greeting,
 )
+from greenroom.identities import Identity
 from greenroom.negotiation import Agreement
 from greenroom.silence import SERVED, Silence
 from greenroom.tls.sockets import Stream
@@ -98,6 +99,11 @@ class FramedConnection(FrameReader):
 
     def __repr__(self) -> str:
         return f"<FramedConnection {self.remote}{' ended' if self._ended is not None else ''}>"
+
+    @property
+    def holder(self) -> Identity | None:
+        """Who has proven to be at the other end, by a certificate; None if nobody has."""
+        return None if self.proven is None else self.proven.identity
 
     @property
     def outbound_bytes(self) -> int:

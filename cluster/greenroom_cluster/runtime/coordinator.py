@@ -19,7 +19,7 @@ from greenroom.cluster_map import CLUSTER_IDENTITY_BYTES, ClusterMap
 from greenroom.deadlines import NEVER_NS
 from greenroom.errors import RemoteProtocolError
 from greenroom.framing import messages_decoder
-from greenroom_cluster.access import AT_COORDINATOR
+from greenroom_cluster.access import AT_COORDINATOR, ONLY_AT_NODES, sees_processes
 from greenroom_cluster.audit import Audit
 from greenroom_cluster.coordination import service as fx
 from greenroom_cluster.coordination.adoption import Adoption
@@ -86,6 +86,7 @@ class CoordinatorServer:
                     connections_max=settings.connections_max,
                     credentials=self._credentials,
                     insecure=settings.insecure,
+                    refused=ONLY_AT_NODES,
                 ),
                 {
                     role: Service(messages_decoder(kinds), self._handle, answers_shared=True)
@@ -108,7 +109,7 @@ class CoordinatorServer:
         if not self._storage.vouched:
             _log.info("coordinator_unproven", data_dir=settings.data_dir, version=self._service.map.version)
         self._publisher = MapPublisher()
-        self._connections: dict[int, FramedConnection] = {}
+        self._connections: dict[int, tuple[FramedConnection, str]] = {}
         self._audits: dict[int, Audit] = {}
         self._tasks: trio.Nursery | None = None
         self._wake = trio.Event()
@@ -155,10 +156,10 @@ class CoordinatorServer:
                 self._storage.save_marks(effect.marks)
 
     async def _handle(self, connection: FramedConnection, hello: wire.Hello, number: int) -> None:
-        self._connections[number] = connection
+        self._connections[number] = connection, hello.role
         audit = self._audits[number] = audit_of(connection)
-        proven = connection.proven
-        node = proven.identity.name if proven is not None and hello.role == wire.ROLE_PEER else ""
+        holder = connection.holder
+        node = holder.name if holder is not None and hello.role == wire.ROLE_PEER else ""
         try:
             while True:
                 messages = await connection.receive()
@@ -226,13 +227,14 @@ class CoordinatorServer:
         return False
 
     def _send(self, effect: fx.Reply | fx.Subscribe) -> None:
-        connection = self._connections.get(effect.connection)
+        connection, role = self._connections.get(effect.connection, (None, ""))
         if isinstance(effect, fx.Reply):
             self._tell(effect, gone=connection is None)
         if connection is None:
             return
         if isinstance(effect, fx.Subscribe):
-            self._publisher.subscribe(effect.connection, connection)
+            whole = sees_processes(role, connection.holder)
+            self._publisher.subscribe(effect.connection, connection, whole=whole)
             return
         connection.send(effect.messages)
         if effect.last:

@@ -27,6 +27,7 @@ from greenroom import wire
 from greenroom.addresses import join_address
 from greenroom.errors import RemoteProtocolError, UsageError
 from greenroom.framing import FRAME_BYTES_MAX, encode_greeting
+from greenroom.identities import IdentityRole
 from greenroom.proofs import NONCE_BYTES, Challenge, Proof
 from greenroom.tls.channel import TlsError
 from greenroom.tls.credentials import Loaded
@@ -115,7 +116,7 @@ class ListenerSettings:
     `connections_max` is how many clients are served at a time. `option` is the option that sets the port, for
     errors. `buffer_bytes_max` bounds what all but peers hold together; see BufferBudget. With credentials of
     TLS nothing but TLS is spoken, or plaintext with some networks too; without, the address must be on
-    loopback unless `insecure`, and a secret may be proven.
+    loopback unless `insecure`, and a secret may be proven. Certificates in the roles `refused` are of no use.
     """
 
     cluster: str
@@ -129,6 +130,7 @@ class ListenerSettings:
     buffer_bytes_max: int = BUFFER_BYTES_MAX
     credentials: Keys | None = None
     insecure: bool = False
+    refused: frozenset[IdentityRole] = frozenset()
 
 
 class Listener:
@@ -180,6 +182,7 @@ class Listener:
             settings.cluster,
             settings.identity,
             {role: service.target_required for role, service in services.items()},
+            settings.refused,
         )
         self._crowded = wire.Goodbye(
             "too-many-connections",

@@ -5,7 +5,7 @@ import trio
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom.framing import messages_decoder
-from greenroom_cluster.access import AT_NODE
+from greenroom_cluster.access import AT_NODE, sees_processes
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Service
 from greenroom_cluster.runtime.map_publisher import MapPublisher
@@ -41,11 +41,12 @@ class MapServer:
         await self.listener.run()
 
     async def _handle(self, connection: FramedConnection, hello: wire.Hello, number: int) -> None:
+        whole = sees_processes(hello.role, connection.holder)
         try:
             while True:
                 # One reply serves all requests that were read at once.
                 await connection.receive()
-                self._publisher.subscribe(number, connection)
+                self._publisher.subscribe(number, connection, whole=whole)
                 # Everything else in this process gets its turn before the next reply, and a client that does
                 # not read gets no further one.
                 await trio.lowlevel.checkpoint()

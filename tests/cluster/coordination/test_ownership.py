@@ -3,7 +3,7 @@
 import pytest
 
 from greenroom import wire
-from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry
+from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, SuspectRecord
 from greenroom_cluster.coordination.messages import (
     Heartbeat,
     Proposal,
@@ -14,6 +14,7 @@ from greenroom_cluster.coordination.messages import (
     RemoveNode,
     ReportDead,
     ShowDirectory,
+    Suspicion,
 )
 from greenroom_cluster.coordination.ownership import trespass
 
@@ -38,6 +39,10 @@ def about(node: str) -> list[Received]:
         ReportDead(1, (incarnation(node),)),
         RemoveNode(1, node),
         Heartbeat(node, 1, 1),
+        Heartbeat("n1", 1, 1, (Suspicion(0, SuspectRecord(incarnation(node), 1, 1)),)),
+        Heartbeat("n1", 1, 1, marks=((incarnation(node), 1),)),
+        ReportDead(1, (), (Suspicion(0, SuspectRecord(incarnation(node), 1, 1)),)),
+        ReportDead(1, (), marks=((incarnation(node), 1),)),
         Propose(1, incarnation(node), (PROPOSAL,)),
         ShowDirectory(f"{node}/0", b"d" * 16, 1, (incarnation(node),), b"", 8, ()),
     ]

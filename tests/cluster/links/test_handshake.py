@@ -114,6 +114,16 @@ def test_each_certificate_allows_the_roles_in_the_table(kind: Any, role: str) ->
         assert kind not in NOT_ALLOWED.message, "the other side is not told why"
 
 
+def test_a_server_refuses_some_holders_in_whatever_role() -> None:
+    door = Door("test", ME, dict.fromkeys(ROLES, False), frozenset({"coordinator"}))
+    kinds: tuple[Any, ...] = ("coordinator", "observer")
+    for kind in kinds:
+        identity = Identity("test", kind, "n1")
+        effects = door.receive(hello("test", wire.ROLE_ADMIN, THEM), 5, identity=identity)
+        assert isinstance(effects[0], Serve) is (kind == "observer")
+        assert (effects[0] == Say(NOT_ALLOWED)) is (kind == "coordinator")
+
+
 def test_role_in_a_hello_counts_for_nothing_beside_the_certificate() -> None:
     """A role that is not served there is not told to who may not have it anyway."""
     say, _ = DOOR.receive(hello("test", wire.ROLE_ADMIN, THEM), 5, identity=Identity("test", "client", "web"))

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
@@ -337,6 +338,28 @@ def next_map(cluster_map: ClusterMap, name: str) -> ClusterMap:
     )
 
 
+async def test_a_client_sees_no_processes_and_a_server_does() -> None:
+    """Neither in the map nor in its changes."""
+    actor = ActorEntry(b"a" * 16, "one", "one/0", "127.0.0.1:2", "up", "host", 4711, 12)
+    async with serving_map() as (server, nursery):
+        first = first_map(CLUSTER, 2, 2)
+        server.publish(first)
+        seen = {}
+        for role in (wire.ROLE_CLIENT, wire.ROLE_ADMIN):
+            connection, _ = await dial(server.listener.address(), hello(role), nursery)
+            connection.speak(client_decoder)
+            connection.send([wire.Subscribe(0, 0)])
+            assert await connection.receive() == [wire.MapFull(first)]
+            seen[role] = connection
+        server.publish(msgspec.structs.replace(next_map(first, "one"), actors={actor.incarnation: actor}))
+        (shown,) = await seen[wire.ROLE_CLIENT].receive()
+        assert shown.delta.actors == (msgspec.structs.replace(actor, host="", pid=0, started_ticks=0),)
+        (shown,) = await seen[wire.ROLE_ADMIN].receive()
+        assert shown.delta.actors == (actor,)
+        for connection in seen.values():
+            connection.close()
+
+
 async def test_map_asked_for_again_and_again_in_one_read_is_sent_once_a_turn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -361,9 +384,9 @@ async def test_map_asked_for_again_and_again_in_one_read_is_sent_once_a_turn(
                 taken.append(len(messages))
             return messages
 
-        def counting_subscribe(number: int, connection: FramedConnection) -> None:
+        def counting_subscribe(number: int, connection: FramedConnection, *, whole: bool) -> None:
             answers.append(turns)
-            subscribe(number, connection)
+            subscribe(number, connection, whole=whole)
 
         monkeypatch.setattr(server._publisher, "subscribe", counting_subscribe)
         monkeypatch.setattr(FramedConnection, "receive", counting_receive)
