@@ -12,6 +12,7 @@ from greenroom.errors import UnavailableError, UsageError
 from greenroom.tls.demands import node_of as node_demand
 from greenroom_cluster.coordination.recovery import durable_members
 from greenroom_cluster.coordinator_status import AWAY, CUT_OFF, UNKNOWN, UP, CoordinatorStatus, Undecided
+from greenroom_cluster.namespace_status import NamespaceStatus, namespaces_of
 from greenroom_cluster.planning.placement import node_of
 from greenroom_cluster.planning.waiting import (
     MissingDirectories,
@@ -148,6 +149,7 @@ class ClusterStatus(msgspec.Struct, frozen=True):
     waiting: tuple[Waiting, ...] = ()
     coordinator: CoordinatorStatus = CoordinatorStatus()
     missing_directories: tuple[MissingDirectories, ...] = ()
+    namespaces: tuple[NamespaceStatus, ...] = ()
 
     @property
     def healthy(self) -> bool:
@@ -196,6 +198,7 @@ class ClusterStatus(msgspec.Struct, frozen=True):
         return (
             [line for line in told if line]
             + refused_growth(self.refusing)
+            + [line for namespace in self.namespaces for line in namespace.warnings()]
             + lacked_copies(refused)
             + crowding
         )
@@ -276,6 +279,9 @@ def summarize(cluster_map: ClusterMap, inspections: Mapping[bytes, wire.Inspecti
         waiting=waiting_shards(cluster_map, (shard.waits_for for shard in shards)),
         coordinator=_coordinator_status(cluster_map, inspections),
         missing_directories=shards_without_directories(cluster_map, (s.missing_directories for s in shards)),
+        namespaces=namespaces_of(
+            (_slot(cluster_map, key), inspection.namespaces) for key, inspection in inspections.items()
+        ),
     )
 
 

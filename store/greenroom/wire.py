@@ -22,6 +22,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from greenroom.cluster_map import CLUSTER_IDENTITY_BYTES, SHARDS_MAX, ClusterMap, MapDelta
+from greenroom.namespace_use import NamespaceUse
 from greenroom.testimony import Testimony
 
 PROTOCOL_VERSION = 4
@@ -449,7 +450,7 @@ class Inspection(Frame, frozen=True, tag=49):
     are in no one's share at the moment. `evicted`: how many sessions its primaries have ended to make room.
     `refusing`: the slots of actors without memory, for which its primaries have refused growth lately.
     `coordinator_away_seconds`: how long it has had no connection to the coordinator, 0 while it has one; None
-    from a version that does not say.
+    from a version that does not say. `namespaces`: those with sessions in its shards, or a quota by name.
     """
 
     request_id: int
@@ -462,6 +463,7 @@ class Inspection(Frame, frozen=True, tag=49):
     evicted: int = 0
     grantable_bytes: int = 0
     refusing: tuple[str, ...] = ()
+    namespaces: tuple[NamespaceUse, ...] = ()
 
 
 # --- the cluster map -------------------------------------------------------------------------------------

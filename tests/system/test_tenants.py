@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 import greenroom
-from greenroom import BaseSessionStore, SessionNotFoundError
-from tests.system.test_tls import Secured, new_session, secured, uri
+from greenroom import BaseSessionStore, SessionNotFoundError, StoreFullError
+from greenroom_cluster.inspection import inspect_cluster
+from greenroom_cluster.quotas import Quota
+from tests.system.test_tls import CLUSTER, Secured, new_session, secured, uri
 
 pytestmark = [pytest.mark.system, pytest.mark.trio]
 
@@ -47,6 +49,61 @@ async def test_what_one_app_does_reaches_nothing_of_another(tmp_path: Path) -> N
         assert await shop.delete_by_user("alice") == 1
         (left,) = await old.list_by_user("alice")
         assert left.version != version
+
+
+async def test_an_app_that_fills_its_namespace_fills_no_other(tmp_path: Path) -> None:
+    """Not even when a node is killed: then others count its sessions, and go on to refuse."""
+    quota = Quota("shop", 20, 1 << 20)
+    async with (
+        secured(tmp_path, "--quotas", "shop=20:1MiB") as cluster,
+        await opened(cluster, "shop") as shop,
+        await opened(cluster, "news") as news,
+    ):
+        written = await fill(shop)
+        assert quota.sessions <= len(written) <= quota.part(4).sessions * 4
+        for _ in range(80):
+            await news.create(new_session())
+        await check_namespaces(cluster, len(written))
+        cluster.nodes["n1"].process.kill()
+        for session_id in written:
+            assert await shop.get(session_id) is not None
+        more = await fill(shop)
+        assert len(written) + len(more) <= quota.part(4).sessions * 4
+        await shop.patch(written[0], set={"cart": []})
+        await news.create(new_session())
+        for session_id in written + more:
+            await shop.delete(session_id)
+        await shop.create(new_session())
+
+
+async def fill(store: BaseSessionStore) -> list[str]:
+    """Create sessions until most of the shards refuse them; return their ids."""
+    written: list[str] = []
+    refusals: list[str] = []
+    while len(refusals) < 20:
+        session = new_session()
+        try:
+            await store.create(session)
+        except StoreFullError as error:
+            refusals.append(str(error))
+        else:
+            written.append(session.session_id)
+    for told in refusals:
+        assert "namespace shop is at its quota of 20 sessions" in told
+        assert "--quotas" in told
+    return written
+
+
+async def check_namespaces(cluster: Secured, shop_sessions: int) -> None:
+    """Have an observer look."""
+    observer = cluster.credentials(cluster.authority.issue(uri("observer", "monitor")))
+    status = await inspect_cluster(cluster.addresses, CLUSTER, credentials=observer)
+    shown = {each.namespace: each for each in status.namespaces}
+    assert (shown["news"].sessions, shown["news"].sessions_max) == (80, None)
+    assert (shown["shop"].sessions, shown["shop"].sessions_max) == (shop_sessions, 20)
+    assert shown["shop"].refused
+    assert not shown["news"].refused
+    assert [line for line in status.warnings() if "namespace shop is at its quota" in line]
 
 
 async def check_attacks(other: BaseSessionStore, session_id: str, handle: str) -> None:

@@ -38,7 +38,8 @@ def uri(role: str, name: str, cluster: str = CLUSTER) -> str:
 class Secured:
     """Three nodes and their coordinator, who speak TLS only."""
 
-    def __init__(self, host: Host, folder: Path) -> None:
+    def __init__(self, host: Host, folder: Path, *options: str) -> None:
+        self._options = options
         self.authority = Authority()
         self._host = host
         self.coordinator_address = host.coordinator
@@ -84,7 +85,9 @@ class Secured:
         address = self.addresses[NODES.index(name)]
         where = ("--name", name, "--listen", address, "--actors", "1", "--cluster", CLUSTER)
         to = ("--coordinator", self._host.coordinator)
-        self.nodes[name] = await self._host.start("node", *where, *to, *self.options("node", name))
+        self.nodes[name] = await self._host.start(
+            "node", *where, *to, *self.options("node", name), *self._options
+        )
 
     async def is_healthy(self) -> bool:
         try:
@@ -98,9 +101,10 @@ class Secured:
 
 
 @asynccontextmanager
-async def secured(folder: Path) -> AsyncIterator[Secured]:
+async def secured(folder: Path, *options: str) -> AsyncIterator[Secured]:
+    """Run such a cluster, whose nodes have these options too."""
     async with trio.open_nursery() as nursery:
-        cluster = Secured(Host(nursery, folder), folder)
+        cluster = Secured(Host(nursery, folder), folder, *options)
         await cluster.start()
         yield cluster
         for command in (cluster.coordinator, *cluster.nodes.values()):

@@ -73,6 +73,8 @@ def print_status(status: ClusterStatus, *, shards: bool = False) -> None:
             str(actor.evicted),
         )
     console.print(actors)
+    if len(status.namespaces) > 1 or any(each.sessions_max for each in status.namespaces):
+        console.print(_namespace_table(status))
     if shards:
         console.print(_shard_table(status))
 
@@ -81,6 +83,20 @@ def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(column, no_wrap=True)
+    return table
+
+
+def _namespace_table(status: ClusterStatus) -> Table:
+    table = _table("namespace", "sessions", "of", "stored", "of")
+    for each in status.namespaces:
+        _add_row(
+            table,
+            each.namespace,
+            str(each.sessions),
+            str(each.sessions_max or "-"),
+            _mebibytes(each.stored_bytes),
+            _mebibytes(each.stored_bytes_max) if each.stored_bytes_max else "-",
+        )
     return table
 
 

@@ -1,14 +1,18 @@
 """The current step: what it has done, what it may still do, and what it leaves for later steps."""
 
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from greenroom import wire
+from greenroom.namespace_use import NamespaceUse
 from greenroom_cluster.shard.settings import HostSettings, ns
 
 ITEMS_MAX = 8192
 """A step stops applying after so many items that were read in Python, at about 4 us each."""
 
 MARK_SHARD, MARK_EPOCH, MARK_SEQUENCE, MARK_DIRECTORY = range(4)
+
+
+Inspected: TypeAlias = tuple[tuple[wire.ReplicaState, ...], tuple[NamespaceUse, ...]]
 
 
 class Mark(Protocol):
@@ -70,7 +74,7 @@ class Step:
         self.copied = 0
         self.fanned_out = 0
         self.walked_items = 0
-        self.inspected: tuple[wire.ReplicaState, ...] = ()
+        self.inspected: Inspected | None = None
         # By identity: requests taken in, and bytes of commands applied.
         self.identity = ""
         self.applied_bytes: dict[str, int] = {}
@@ -78,7 +82,7 @@ class Step:
     def begin(self, now_ns: int) -> None:
         """Begin the next step."""
         self.listed = self.copied = self.fanned_out = self.walked_items = 0
-        self.inspected = ()
+        self.inspected = None
         self.identity = ""
         self.bytes_left, self.items_left = self._bytes_max, ITEMS_MAX
         if self.applied_bytes:

@@ -7,6 +7,7 @@ import pytest
 
 from greenroom import wire
 from greenroom.ids import POINT_BITS, listed_as
+from greenroom.namespace_use import NamespaceUse
 from greenroom_cluster.quotas import Quota
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
@@ -14,7 +15,7 @@ from greenroom_cluster.shard.limits.growth import Growth
 from greenroom_cluster.shard.messages import PrepareOk
 from greenroom_cluster.shard.settings import HostSettings
 from tests.cluster.shard.harness import World
-from tests.cluster.shard.probe import CLIENT, FAR_US, B, create
+from tests.cluster.shard.probe import CLIENT, FAR_US, B, Probe, create
 from tests.cluster.shard.test_namespaces import Tenants
 
 TEN = HostSettings(quotas=(Quota("shop", 10, 100_000),))
@@ -326,3 +327,37 @@ def test_no_order_of_writes_gets_past_a_quota(seed: int) -> None:
         assert sessions <= 12
         assert size <= 20_000 + 64 * sessions
         assert size == sum(len(each) for key, each in tenants.table.sessions.items() if key[32:])
+
+
+# --- what operators are shown -----------------------------------------------------------------------------
+
+
+def test_an_operator_is_shown_what_namespaces_have() -> None:
+    settings = msgspec.structs.replace(TEN, quotas=(*TEN.quotas, Quota("empty", 5, 500)))
+    tenants = Tenants(alone=False, settings=settings)
+    fill(tenants, "", range(1, 4))
+    fill(tenants, "news", range(1, 3))
+    fill(tenants, "shop", range(1, 11))
+    refusal_of(tenants.ask("shop", new(20, 20)))
+    (shown,) = tenants.ask("", wire.Inspect(1))
+    assert isinstance(shown, wire.Inspection)
+    uses = {each.namespace: each for each in shown.namespaces}
+    assert list(uses) == ["default", "shop", "empty", "news"]
+    stored = sum(len(each) for key, each in tenants.table.sessions.items() if len(key) == 32)
+    assert uses["default"] == NamespaceUse("default", 3, stored)
+    assert uses["shop"].sessions == 10
+    assert (uses["shop"].sessions_max, uses["shop"].stored_bytes_max) == (10, 100_000)
+    assert uses["empty"] == NamespaceUse("empty", 0, 0, 5, 500)
+    assert [each.refused for each in uses.values()] == [False, True, False, False]
+    tenants.probe.after(61)
+    (shown,) = tenants.ask("", wire.Inspect(2))
+    assert isinstance(shown, wire.Inspection)
+    assert not any(each.refused for each in shown.namespaces)
+
+
+def test_a_backup_counts_no_namespace_twice() -> None:
+    probe = Probe(TEN)
+    probe.become_backup()
+    (shown,) = probe.ask(wire.Inspect(1))
+    assert isinstance(shown, wire.Inspection)
+    assert [(each.namespace, each.sessions) for each in shown.namespaces] == [("default", 0), ("shop", 0)]
