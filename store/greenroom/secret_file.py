@@ -15,6 +15,8 @@ from greenroom.file_watch import Mark, mark_at, mark_of
 FILE_BYTES_MAX = 1 << 16
 """A larger file is none of secrets."""
 
+_WHAT = "the file of secrets"
+
 
 class Content(NamedTuple):
     """The secrets in a file, and the mark that it had then. Its repr shows neither."""
@@ -52,21 +54,7 @@ class SecretFile:
 
     def read(self) -> Content:
         """Read the secrets. Raises UsageError, which shows nothing of them."""
-        try:
-            # Not blocking: a pipe of this name must not hold up the app.
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except (OSError, ValueError) as error:
-            raise self._wrong(f"cannot be opened ({type(error).__name__})") from None
-        try:
-            found = os.fstat(descriptor)
-            self._check(found)
-            content = os.read(descriptor, FILE_BYTES_MAX + 1)
-        except OSError as error:
-            raise self._wrong(f"cannot be read ({type(error).__name__})") from None
-        finally:
-            os.close(descriptor)
-        if len(content) > FILE_BYTES_MAX:
-            raise self._wrong(f"is larger than {FILE_BYTES_MAX} bytes")
+        content, mark = read_private(self.path, _WHAT)
         try:
             lines = content.decode().splitlines()
         except UnicodeDecodeError:
@@ -74,15 +62,42 @@ class SecretFile:
         secrets = [line.strip() for line in lines if line.strip()]
         if not secrets:
             raise self._wrong("holds no secret: it has one a line, the newest first")
-        return Content(secrets, mark_of(found))
-
-    def _check(self, found: os.stat_result) -> None:
-        if not stat.S_ISREG(found.st_mode):
-            raise self._wrong("is no regular file")
-        if objection := private_files.objection(found.st_mode):
-            raise self._wrong(objection)
-        if found.st_uid not in (0, os.geteuid()):
-            raise self._wrong("belongs to another user, who can read and replace it: chown it")
+        return Content(secrets, mark)
 
     def _wrong(self, what: str) -> UsageError:
-        return UsageError(f"the file of secrets {self.path} {what}")
+        return UsageError(f"{_WHAT} {self.path} {what}")
+
+
+def read_private(path: Path, what: str, bytes_max: int = FILE_BYTES_MAX) -> tuple[bytes, Mark]:
+    """Return what a file holds that is its owner's alone, and the mark that it had then.
+
+    Raises UsageError, which begins with `what` the file is, and shows nothing of it.
+    """
+    try:
+        # Not blocking: a pipe of this name must not hold up the app.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{what} {path} cannot be opened ({type(error).__name__})") from None
+    try:
+        found = os.fstat(descriptor)
+        if objection := _objection(found):
+            raise UsageError(f"{what} {path} {objection}")
+        content = os.read(descriptor, bytes_max + 1)
+    except OSError as error:
+        raise UsageError(f"{what} {path} cannot be read ({type(error).__name__})") from None
+    finally:
+        os.close(descriptor)
+    if len(content) > bytes_max:
+        raise UsageError(f"{what} {path} is larger than {bytes_max} bytes")
+    return content, mark_of(found)
+
+
+def _objection(found: os.stat_result) -> str:
+    """Return what is wrong with a file, to follow its path; empty if nothing is."""
+    if not stat.S_ISREG(found.st_mode):
+        return "is no regular file"
+    if objection := private_files.objection(found.st_mode):
+        return objection
+    if found.st_uid not in (0, os.geteuid()):
+        return "belongs to another user, who can read and replace it: chown it"
+    return ""

@@ -17,7 +17,7 @@ first attempt was sent (0 on a first attempt).
 """
 
 from enum import IntEnum
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
@@ -79,8 +79,8 @@ class Hello(Frame, frozen=True, tag=1):
     """First frame in each direction.
 
     `sender` is the sender's 128-bit identity: a client's dialog id, an actor's incarnation. `target` is the
-    incarnation that the sender means to reach (empty: any). `auth` is what proves who that is (see
-    `greenroom.proofs`). `clock_us` is the time of a server's clock, 0 if it sends none.
+    incarnation that the sender means to reach (empty: any). `auth`, which no repr shows, is what proves who
+    that is (`greenroom.proofs`, `greenroom.tokens`). `clock_us` is that of a server, 0 if it sends none.
 
     `protocol` is the lowest version that the sender speaks and `protocol_max` the highest, 0 from a release
     that speaks one only. `features` are names of what it has beside its version, sorted.
@@ -96,6 +96,12 @@ class Hello(Frame, frozen=True, tag=1):
     clock_us: int = 0
     protocol_max: int = 0
     features: Features = ()
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [(name, getattr(self, name)) for name in self.__struct_fields__ if name != "auth"]
+
+    def __repr__(self) -> str:
+        return f"Hello({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
 
 class Goodbye(Frame, frozen=True, tag=2):
