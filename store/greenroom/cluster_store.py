@@ -47,7 +47,14 @@ from greenroom.sessions import (
     StoredSession,
     not_found,
 )
-from greenroom.tls.credentials import Credentials, Loaded, TlsFiles
+from greenroom.tls.credentials import (
+    BearerCredentials,
+    BearerFiles,
+    Bearing,
+    Credentials,
+    Loaded,
+    TlsFiles,
+)
 
 _log = logging.getLogger("greenroom")
 
@@ -56,13 +63,14 @@ class ClusterStore(BaseSessionStore):
     """Sessions in a cluster, reached through the addresses of some of its nodes.
 
     `nodes` is `"host:port,host:port"`: any nodes will do, more than one so that one may be down. `cluster` is
-    the cluster's name. With `tls_cert`, `tls_key` and `tls_ca`, paths of PEM files, only TLS is spoken;
-    without them nothing beyond loopback is connected to, unless `insecure_plaintext_beyond_loopback`. On
-    loopback both sides prove that they know the secret of `secret_file`, or of the file that the nodes of the
-    same user have made; nodes that do not are not spoken to, unless `loopback_proof` is "accept" or "off". An
-    operation answers within `deadline_seconds`, including retries and failovers, or raises UnavailableError
-    (not applied) or OutcomeUnknownError (perhaps applied). At most `operations_max` operations of one event
-    loop are in flight. Raises UsageError for invalid options.
+    the cluster's name. With `tls_cert`, `tls_key` and `tls_ca`, paths of PEM files, or with `token_file` and
+    `tls_ca`, only TLS is spoken; without them nothing beyond loopback is connected to, unless
+    `insecure_plaintext_beyond_loopback`. On loopback both sides prove that they know the secret of
+    `secret_file`, or of the file that the nodes of the same user have made; nodes that do not are not spoken
+    to, unless `loopback_proof` is "accept" or "off". An operation answers within `deadline_seconds`,
+    including retries and failovers, or raises UnavailableError (not applied) or OutcomeUnknownError (perhaps
+    applied). At most `operations_max` operations of one event loop are in flight. Raises UsageError for
+    invalid options.
 
     Works under asyncio and trio, with and without `async with`, in several loops and threads, across forks.
     After `aclose` the next operation connects again.
@@ -81,6 +89,7 @@ class ClusterStore(BaseSessionStore):
         tls_key: str | os.PathLike[str] | None = None,
         tls_ca: str | os.PathLike[str] | None = None,
         tls_deny: str | os.PathLike[str] | None = None,
+        token_file: str | os.PathLike[str] | None = None,
         insecure_plaintext_beyond_loopback: bool = False,
         secret_file: str | os.PathLike[str] | None = None,
         loopback_proof: str = "require",
@@ -95,7 +104,7 @@ class ClusterStore(BaseSessionStore):
         self._settings = settings
         self.contention_seconds = settings.deadline_seconds
         given = {"tls_cert": tls_cert, "tls_key": tls_key, "tls_ca": tls_ca, "tls_deny": tls_deny}
-        files = {name: checked(name, path) for name, path in given.items()}
+        files = {name: checked(name, path) for name, path in {**given, "token_file": token_file}.items()}
         security = self._security = _security(settings.cluster, files)
         insecure = checked(INSECURE_OPTION, insecure_plaintext_beyond_loopback)
         loopback_only = security is None and not insecure
@@ -136,7 +145,7 @@ class ClusterStore(BaseSessionStore):
         UsageError if the store has no TLS.
         """
         if self._security is None:
-            raise UsageError("this store has no tls_cert=, so there is nothing to reload")
+            raise UsageError("this store has no tls_cert= or token_file=, so there is nothing to reload")
         return self._security.reload()
 
     async def aclose(self) -> None:
@@ -436,7 +445,9 @@ def _security(cluster: str, files: Mapping[str, str | None]) -> Security | None:
     given = {name: path for name, path in files.items() if path is not None}
     if not given:
         return None
-    if missing := [name for name in files if name not in given and name != "tls_deny"]:
+    if "token_file" in given:
+        return _security_by_token(cluster, given)
+    if missing := [name for name in ("tls_cert", "tls_key", "tls_ca") if name not in given]:
         raise UsageError(f"TLS needs {' and '.join(missing)} too: paths of PEM files")
     paths = TlsFiles(
         cert=given["tls_cert"],
@@ -458,6 +469,24 @@ def _security(cluster: str, files: Mapping[str, str | None]) -> Security | None:
             f"greenroom://{cluster}/client/NAME{hint}"
         )
     return Security(credentials, cluster)
+
+
+def _security_by_token(cluster: str, given: Mapping[str, str]) -> Security:
+    if clashing := [name for name in ("tls_cert", "tls_key") if name in given]:
+        raise UsageError(
+            f"token_file is for apps without a certificate: give it, or {' and '.join(clashing)}, not both"
+        )
+    if "tls_ca" not in given:
+        raise UsageError(
+            "token_file is sent only within TLS, to who has proven to be a node: give tls_ca too, the path "
+            "of the CAs that certify the nodes, in PEM"
+        )
+    files = BearerFiles(token=given["token_file"], ca=given["tls_ca"], deny=given.get("tls_deny", ""))
+    return Security(BearerCredentials(files, _log.error, _tell_token_taken), cluster)
+
+
+def _tell_token_taken(bearing: Bearing) -> None:
+    _log.info("token read anew: %s", bearing.token.id)
 
 
 def _tell_taken(loaded: Loaded) -> None:

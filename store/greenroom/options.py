@@ -181,6 +181,7 @@ CLUSTER_STORE = Options(
     tls_key=kinds.path("the private key of `tls_cert`, of mode 0600, in PEM", none=True),
     tls_ca=kinds.path("the CAs that certify the nodes, in PEM", none=True),
     tls_deny=kinds.path("revoked serial numbers, one in hexadecimal a line", none=True),
+    token_file=kinds.path("the file of this app's token, of mode 0600, instead of a certificate", none=True),
     insecure_plaintext_beyond_loopback=kinds.flag("whether plaintext may leave this host"),
     secret_file=kinds.path("the file whose secret the nodes have as --secret-file", none=True),
     loopback_proof=kinds.one_of(*MODES),

@@ -18,6 +18,7 @@ DEFAULT_CLUSTER = "greenroom"
 
 _TLS = ("tls_cert", "tls_key", "tls_ca")
 _DENY = "tls_deny"
+_TOKEN = "token_file"  # noqa: S105  the name of an option
 _PLAINTEXT = ("secret_file", "loopback_proof", INSECURE_OPTION)
 _FORMS = 'write "memory://", "sqlite:///sessions.db" or "greenroom://host:port,host:port/cluster?deadline_seconds=5"'
 _ELSEWHERE = {
@@ -27,6 +28,7 @@ _ELSEWHERE = {
     ("greenrooms", "operations_max"): "; pass operations_max=... to ClusterStore",
     ("greenrooms", INSECURE_OPTION): "; it never goes on without TLS",
     **{("greenroom", name): "; with TLS the URL begins with greenrooms://" for name in (*_TLS, _DENY)},
+    ("greenroom", _TOKEN): "; a token is sent within TLS only: the URL begins with greenrooms:// then",
     ("sqlite", "operations_max"): "; pass operations_max=... to SqliteStore",
 }
 _FILE = re.compile(r"sqlite://(?P<host>[^/?#]*)(?:/(?P<path>[^?#]*))?(?:\?(?P<query>[^#]*))?")
@@ -44,8 +46,8 @@ def store_from_url(url: str, *, clock: Callable[[], datetime] = utc_now) -> Base
     lists addresses of the cluster's nodes (IPv6 in brackets), then the cluster's name (default "greenroom"),
     then options: `deadline_seconds`, the time within which an operation answers or raises, and on loopback
     `secret_file` and `loopback_proof`. `greenrooms://` is the same with TLS, never without, and has the paths
-    of PEM files as options: `tls_cert`, `tls_key` and `tls_ca`, and if wanted `tls_deny`. Raises UsageError,
-    saying what to write, for any other URL.
+    of PEM files as options: `tls_cert`, `tls_key` and `tls_ca`, and if wanted `tls_deny`; or `token_file` and
+    `tls_ca`. Raises UsageError, saying what to write, for any other URL.
     """
     if not isinstance(url, str):
         raise UsageError(f"a store URL is a str, not {type(url).__name__}; {_FORMS}")
@@ -68,13 +70,15 @@ def store_from_url(url: str, *, clock: Callable[[], datetime] = utc_now) -> Base
     from greenroom.cluster_store import ClusterStore
 
     secured = parts["scheme"] == "greenrooms"
-    names = ("deadline_seconds", *((*_TLS, _DENY) if secured else _PLAINTEXT))
+    names = ("deadline_seconds", *((*_TLS, _DENY, _TOKEN) if secured else _PLAINTEXT))
     options = _url_options(parts["query"], parts["scheme"], CLUSTER_STORE, *names)
-    if secured and (missing := [name for name in _TLS if name not in options]):
+    needed = ("tls_ca",) if _TOKEN in options else _TLS
+    if secured and (missing := [name for name in needed if name not in options]):
         raise UsageError(
             f"a greenrooms:// URL names the files of TLS, and {_listed(missing)} "
             f"{'is' if len(missing) == 1 else 'are'} missing: write "
-            "greenrooms://host:port/NAME?tls_cert=app.pem&tls_key=app.key&tls_ca=ca.pem"
+            "greenrooms://host:port/NAME?tls_cert=app.pem&tls_key=app.key&tls_ca=ca.pem, or with a token "
+            "?token_file=app.token&tls_ca=ca.pem"
         )
     return ClusterStore(seeds, cluster=cluster or DEFAULT_CLUSTER, **options)
 

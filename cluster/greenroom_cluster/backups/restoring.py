@@ -9,7 +9,7 @@ import trio
 from greenroom import ClusterStore, wire
 from greenroom.cluster_store import version_of
 from greenroom.dialog import operations
-from greenroom.errors import GreenroomError, SessionExistsError
+from greenroom.errors import GreenroomError, SessionExistsError, UsageError
 from greenroom.ids import DIGEST_BYTES
 from greenroom_cluster.runtime.tasks import one_for_all, open_tasks
 from greenroom_cluster.shard.state.namespaces import namespace_of
@@ -46,8 +46,19 @@ class RestoringStore(ClusterStore):
 
     @property
     def namespace(self) -> str:
-        """The namespace of what it creates, that of its certificate; empty for `default`."""
-        return "" if self._security is None else self._security.identity.namespace
+        """The namespace of what it creates, that of its certificate; empty for `default`.
+
+        Raises UsageError if it has a token, which does not say that.
+        """
+        if self._security is None:
+            return ""
+        identity = self._security.identity
+        if identity is None:
+            raise UsageError(
+                "--token-file: a token does not say which namespace it is for: give the certificate of a "
+                "client, with --tls-cert and --tls-key"
+            )
+        return identity.namespace
 
     async def create_stored(self, stored: StoredSession) -> bool:
         """Create a session; return False if there is one under its digest.

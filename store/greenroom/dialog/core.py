@@ -29,7 +29,8 @@ from greenroom.dialog.map_follower import WANT_CERTIFICATE, WANT_SECRET, MapFoll
 from greenroom.dialog.operations import AnyOperation, Gathering, Kind, Operation, Single
 from greenroom.errors import GreenroomError, ProtocolError, RemoteProtocolError, UnavailableError
 from greenroom.framing import messages_decoder
-from greenroom.proofs import NOT_PROVEN, Challenge, NotProvenError
+from greenroom.proofs import NOT_PROVEN, NotProvenError
+from greenroom.tokens import Shown
 
 SLOW_NS = 1_000_000_000
 """When an operation is unanswered for this long, the dialog asks whether its map is still the newest."""
@@ -156,8 +157,8 @@ class Dialog:
 
     # --- what the driver reports -------------------------------------------------------------------------
 
-    def opened(self, now_ns: int, number: int, challenge: Challenge | None = None) -> None:
-        """Note that a connection is established, and which proof is asked on it, if any."""
+    def opened(self, now_ns: int, number: int, challenge: Shown | None = None) -> None:
+        """Note that a connection is established, and which proof is asked or shown on it, if any."""
         link = self.board.get(number)
         if link is not None:
             self.board.opened(link, now_ns, challenge)

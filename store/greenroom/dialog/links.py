@@ -22,7 +22,7 @@ from greenroom.framing import (
     join_frames,
 )
 from greenroom.negotiation import Agreement, agree, hello, versions_text
-from greenroom.proofs import Challenge
+from greenroom.tokens import Shown
 
 MAP_FRAME_BYTES_MAX = 16 << 20
 """A map of 4,096 shards and a thousand actors takes less than a megabyte; the rest is room for growth."""
@@ -110,8 +110,8 @@ class Lane:
 class Link:
     """One connection. `lane` is None for a subscription to the map.
 
-    The encoded `greeting`, then the messages in `out`, wait to be written. `asked` is our hello, with the
-    nonce of `challenge` if there is one. `agreement` is what both sides speak, once it is `greeted`. `bytes`
+    The encoded `greeting`, then the messages in `out`, wait to be written. `asked` is our hello, with what
+    `challenge` adds to it. `agreement` is what both sides speak, once it is `greeted`. `bytes`
     counts what was sent and is unanswered. By `deadline_ns` it must be open. `alone` is the id of the last
     request on a link for suspects. `brought` says whether a subscription has brought a map of the cluster
     whose map is held.
@@ -149,7 +149,7 @@ class Link:
         self.peer = b""
         self.buffer = FrameBuffer(FRAME_BYTES_MAX if lane is not None else MAP_FRAME_BYTES_MAX)
         self.asked: wire.Hello | None = None
-        self.challenge: Challenge | None = None
+        self.challenge: Shown | None = None
         self.greeting = b""
         self.out: list[msgspec.Raw] = []
         self.dirty = False
@@ -188,7 +188,7 @@ class Switchboard:
         self.actions.append(Open(link.id, address, "" if lane is None else lane.actor.node))
         return link
 
-    def opened(self, link: Link, now_ns: int, challenge: Challenge | None = None) -> None:
+    def opened(self, link: Link, now_ns: int, challenge: Shown | None = None) -> None:
         """Say hello on a link that the driver has connected."""
         link.opened = True
         link.deadline_ns = now_ns + HELLO_NS

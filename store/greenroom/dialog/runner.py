@@ -14,7 +14,7 @@ from greenroom.dialog.core import Dialog
 from greenroom.dialog.links import Abort, Close, Open
 from greenroom.dialog.operations import Kind, Single
 from greenroom.errors import GreenroomError, UsageError
-from greenroom.proofs import Challenge
+from greenroom.tokens import Shown
 
 FLUSH_BYTES = 12 * 1024
 """Most bytes held until the iteration of the loop ends; beyond that, servers can start on them meanwhile."""
@@ -39,8 +39,11 @@ class DialogRunner(ABC):
     def _clocks(self) -> tuple[int, int | None]:
         """Return this host's wall clock in microseconds, and elapsed time as `ClusterClock.own` takes it."""
 
-    def _challenge(self, number: int, address: str) -> Challenge | None:
-        """Return the proof to ask on a connection to this address. Raises UsageError if none can be."""
+    def _challenge(self, number: int, address: str) -> Shown | None:
+        """Return the proof to ask, or the token to show, on a connection to this address.
+
+        Raises UsageError if none can be.
+        """
         del number, address
         return None
 

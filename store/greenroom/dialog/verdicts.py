@@ -48,9 +48,10 @@ def mistaken(kind: Kind, follower: MapFollower, cluster: str) -> UsageError:
     """Return the error for an operation that no node of the cluster will ever get."""
     if follower.wants_certificate:
         return UsageError(
-            f"{kind.name} was not sent: the nodes do not serve this app without a certificate that they "
-            f"trust ({follower.why_no_map}). Give the store a greenrooms:// URL with tls_cert, tls_key and "
-            f"tls_ca, those of an app of the cluster {cluster!r}; one that is revoked needs a successor"
+            f"{kind.name} was not sent: the nodes do not serve this app without a certificate or token that "
+            f"they trust ({follower.why_no_map}). Give the store a greenrooms:// URL with tls_cert, tls_key "
+            f"and tls_ca, or token_file and tls_ca, those of an app of the cluster {cluster!r}; one that is "
+            "revoked needs a successor"
         )
     if follower.wants_tls:
         return UsageError(f"{kind.name} was not sent ({follower.why_no_map}). {SAFE_PLAINTEXT}")

@@ -15,8 +15,10 @@ from greenroom import wire
 from greenroom.dialog import Dialog
 from greenroom.dialog.operations import Kind, Single
 from greenroom.dialog.runner import DialogRunner
+from greenroom.drivers.security import Security
 from greenroom.loopback_secrets import LoopbackSecrets
-from greenroom.proofs import NONCE_BYTES, Challenge
+from greenroom.proofs import NONCE_BYTES
+from greenroom.tokens import Shown
 
 _log = logging.getLogger("greenroom")
 
@@ -32,14 +34,22 @@ def elapsed_ns() -> int | None:
 
 
 class Runner(DialogRunner):
-    """A dialog in a real event loop. Without TLS, `secrets` are proven where they are to be."""
+    """A dialog in a real event loop.
 
-    def __init__(self, dialog: Dialog, secrets: LoopbackSecrets | None = None) -> None:
+    With `security` connections are of TLS; without, `secrets` are proven where they are to be.
+    """
+
+    def __init__(
+        self, dialog: Dialog, security: Security | None = None, secrets: LoopbackSecrets | None = None
+    ) -> None:
         super().__init__(dialog)
+        self._security = security
         self._secrets = secrets
 
-    def _challenge(self, number: int, address: str) -> Challenge | None:
+    def _challenge(self, number: int, address: str) -> Shown | None:
         del address  # a name may stand for anything
+        if self._security is not None:
+            return self._security.token
         if self._secrets is None:
             return None
         return self._secrets.challenge(self._reached(number), os.urandom(NONCE_BYTES))

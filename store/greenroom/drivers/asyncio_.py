@@ -62,8 +62,7 @@ class AsyncioRunner(Runner):
         *,
         loopback_only: bool = False,
     ) -> None:
-        super().__init__(dialog, secrets)
-        self._security = security
+        super().__init__(dialog, security, secrets)
         self._loopback_only = loopback_only
         self._loop = asyncio.get_running_loop()
         if not hasattr(self._loop, "add_reader") or type(self._loop).__name__ == "ProactorEventLoop":

@@ -4,26 +4,33 @@ import socket
 from weakref import WeakKeyDictionary
 
 from greenroom.identities import Identity
+from greenroom.rereading import LOOK_SECONDS as LOOK_SECONDS
 from greenroom.tls.channel import TlsError
-from greenroom.tls.credentials import LOOK_SECONDS as LOOK_SECONDS
-from greenroom.tls.credentials import Credentials
+from greenroom.tls.credentials import BearerCredentials, Credentials, Loaded
 from greenroom.tls.demands import node_of
 from greenroom.tls.sockets import TlsSocket, Want
 from greenroom.tls.standing import Proven
+from greenroom.tokens import Token
 
 
 class Security:
     """What the store of one cluster shows to the nodes, and whom it trusts."""
 
-    def __init__(self, credentials: Credentials, cluster: str) -> None:
+    def __init__(self, credentials: Credentials | BearerCredentials, cluster: str) -> None:
         self._credentials = credentials
         self._cluster = cluster
         self._proven: WeakKeyDictionary[TlsSocket, Proven] = WeakKeyDictionary()
 
     @property
-    def identity(self) -> Identity:
-        """Who we show to be."""
-        return self._credentials.current().identity
+    def identity(self) -> Identity | None:
+        """Who we show to be by a certificate; None with a token, whose holder its servers know."""
+        current = self._credentials.current()
+        return current.identity if isinstance(current, Loaded) else None
+
+    @property
+    def token(self) -> Token | None:
+        """What is shown to who has proven to be a node, if that is no certificate."""
+        return self._credentials.current().token
 
     def reload(self) -> bool:
         """Read the files anew; return whether they can be used."""

@@ -72,8 +72,7 @@ class TrioRunner(Runner):
         *,
         loopback_only: bool = False,
     ) -> None:
-        super().__init__(dialog, secrets)
-        self._security = security
+        super().__init__(dialog, security, secrets)
         self._loopback_only = loopback_only
         self._token = trio.lowlevel.current_trio_token()
         self._ended = False

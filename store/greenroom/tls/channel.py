@@ -23,7 +23,7 @@ _REASONS = {
     "UNSUPPORTED_PROTOCOL": "it does not speak TLS 1.3",
     "TLSV1_ALERT_PROTOCOL_VERSION": "it does not speak TLS 1.3",
     "TLSV1_ALERT_UNKNOWN_CA": "it does not trust the CA of our certificate",
-    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it asks for a certificate of ours",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it asks for a certificate, and takes no token without --tokens",
     "SSLV3_ALERT_CERTIFICATE_EXPIRED": "our certificate has expired, it says",
     "SSLV3_ALERT_BAD_CERTIFICATE": "it refuses our certificate",
     "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "our certificate is not meant for this purpose, it says",

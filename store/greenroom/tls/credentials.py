@@ -15,14 +15,13 @@ import msgspec
 
 from greenroom import private_files
 from greenroom.errors import UsageError
-from greenroom.file_watch import Mark, Watch, mark_at
 from greenroom.identities import Identity, IdentityError, identity_of
+from greenroom.rereading import LOOK_SECONDS as LOOK_SECONDS
+from greenroom.rereading import Reread, ignore
 from greenroom.tls.channel import PROTOCOL, Channel, TlsError
 from greenroom.tls.sockets import TlsSocket
 from greenroom.tls.standing import Authorities, Proven, Trusted, anchors_of
-
-LOOK_SECONDS = 10.0
-"""How often it is looked whether files have changed, at most."""
+from greenroom.tokens import Token, read_token
 
 _FILE_BYTES_MAX = 1 << 20
 
@@ -30,7 +29,8 @@ _FILE_BYTES_MAX = 1 << 20
 class TlsFiles(msgspec.Struct, frozen=True, kw_only=True):
     """Paths of PEM files: certificate with chain, its key, CAs to trust; of a list of revoked serial numbers.
 
-    `flags`: errors name them as options of the command line, not as arguments.
+    `flags`: errors name them as options of the command line, not as arguments. `optional`: who connects may
+    show no certificate, and has to show a token then.
     """
 
     cert: str
@@ -38,25 +38,46 @@ class TlsFiles(msgspec.Struct, frozen=True, kw_only=True):
     ca: str
     deny: str = ""
     flags: bool = False
+    optional: bool = False
 
     def option(self, name: str) -> str:
         """Return how one of them is given."""
-        return f"--tls-{name} (GREENROOM_TLS_{name.upper()})" if self.flags else f"tls_{name}"
+        return _option(name, flags=self.flags)
 
     def paths(self) -> tuple[Path, ...]:
         """Return the paths that are given."""
         return tuple(Path(each) for each in (self.cert, self.key, self.ca, self.deny) if each)
 
 
-class Loaded(msgspec.Struct, frozen=True):
-    """What the files held: contexts for both directions, our identity, and whom we trust."""
+def _option(name: str, *, flags: bool) -> str:
+    return f"--tls-{name} (GREENROOM_TLS_{name.upper()})" if flags else f"tls_{name}"
 
-    server: ssl.SSLContext
+
+class BearerFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """Paths of a file with a token, of CAs to trust, and of a list of revoked serial numbers."""
+
+    token: str
+    ca: str
+    deny: str = ""
+    flags: bool = False
+
+    def option(self, name: str) -> str:
+        """Return how one of them is given."""
+        if name != "token":
+            return _option(name, flags=self.flags)
+        return "--token-file (GREENROOM_TOKEN_FILE)" if self.flags else "token_file"
+
+    def paths(self) -> tuple[Path, ...]:
+        """Return the paths that are given."""
+        return tuple(Path(each) for each in (self.token, self.ca, self.deny) if each)
+
+
+class Trusting(msgspec.Struct, frozen=True, kw_only=True):
+    """How this process opens connections: whom it trusts, and the token that it shows, if it has one."""
+
     client: ssl.SSLContext
-    identity: Identity
-    serial: int
-    ends_at: float
     trusted: Trusted
+    token: Token | None = None
 
     def identity_in(self, certificate: dict[str, Any]) -> Identity:
         """Return whose verified certificate this is. Raises TlsError if nobody's."""
@@ -83,6 +104,21 @@ class Loaded(msgspec.Struct, frozen=True):
         return self.trusted.objection(proven, time.time())
 
 
+class Loaded(Trusting, frozen=True, kw_only=True):
+    """What the files held: contexts for both directions, our identity, and whom we trust."""
+
+    server: ssl.SSLContext
+    identity: Identity
+    serial: int
+    ends_at: float
+
+
+class Bearing(Trusting, frozen=True, kw_only=True):
+    """What the files of who has a token held."""
+
+    token: Token
+
+
 def authorities_in(context: ssl.SSLContext) -> Authorities:
     """Return the authorities that a context trusts."""
     found: dict[Any, frozenset[bytes]] = {}
@@ -106,16 +142,37 @@ def ends_at_of(certificate: dict[str, Any]) -> float:
 def load(files: TlsFiles) -> Loaded:
     """Read the files. Raises UsageError, naming the option, for whatever cannot serve."""
     _check_key(files)
-    server = _context(ssl.PROTOCOL_TLS_SERVER, files)
-    client = _context(ssl.PROTOCOL_TLS_CLIENT, files)
+    server = _own_context(ssl.PROTOCOL_TLS_SERVER, files)
+    client = _own_context(ssl.PROTOCOL_TLS_CLIENT, files)
     certificate = _own_certificate(server, files)
     try:
         identity = identity_of(certificate)
     except IdentityError as error:
         raise UsageError(f"{files.option('cert')}: {error}") from None
     authorities: frozenset[bytes] = frozenset().union(*authorities_in(server).values())
-    trusted = Trusted(authorities, _revoked(files))
-    return Loaded(server, client, identity, serial_of(certificate), ends_at_of(certificate), trusted)
+    if files.optional:
+        # Whoever shows one is verified all the same.
+        server.verify_mode = ssl.CERT_OPTIONAL
+    return Loaded(
+        server=server,
+        client=client,
+        identity=identity,
+        serial=serial_of(certificate),
+        ends_at=ends_at_of(certificate),
+        trusted=Trusted(authorities, _revoked(files)),
+    )
+
+
+def load_bearing(files: BearerFiles) -> Bearing:
+    """Read the files of who has a token. Raises UsageError, naming the option, for whatever cannot serve."""
+    try:
+        token = read_token(Path(files.token))
+    except UsageError as error:
+        raise UsageError(f"{files.option('token')}: {error}") from None
+    client = _context(ssl.PROTOCOL_TLS_CLIENT)
+    _trust(client, files)
+    authorities: frozenset[bytes] = frozenset().union(*authorities_in(client).values())
+    return Bearing(client=client, trusted=Trusted(authorities, _revoked(files)), token=token)
 
 
 def _check_key(files: TlsFiles) -> None:
@@ -127,7 +184,21 @@ def _check_key(files: TlsFiles) -> None:
         raise UsageError(f"{files.option('key')}: {files.key} {objection}")
 
 
-def _context(protocol: int, files: TlsFiles) -> ssl.SSLContext:
+def _own_context(protocol: int, files: TlsFiles) -> ssl.SSLContext:
+    context = _context(protocol)
+    _load_certificate(context, files)
+    _trust(context, files)
+    return context
+
+
+def _trust(context: ssl.SSLContext, files: TlsFiles | BearerFiles) -> None:
+    try:
+        context.load_verify_locations(cafile=files.ca)
+    except OSError as error:
+        raise UsageError(_unreadable(files, "ca", error)) from None
+
+
+def _context(protocol: int) -> ssl.SSLContext:
     # Not `create_default_context`: that trusts the CAs of the system, and writes keys to SSLKEYLOGFILE.
     context = ssl.SSLContext(protocol)
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
@@ -139,11 +210,6 @@ def _context(protocol: int, files: TlsFiles) -> ssl.SSLContext:
     if protocol == ssl.PROTOCOL_TLS_SERVER:
         # Without tickets there is no resumption, which would outlive a revocation.
         context.num_tickets = 0
-    _load_certificate(context, files)
-    try:
-        context.load_verify_locations(cafile=files.ca)
-    except OSError as error:
-        raise UsageError(_unreadable(files, "ca", error)) from None
     return context
 
 
@@ -201,7 +267,7 @@ def _own_certificate(server: ssl.SSLContext, files: TlsFiles) -> dict[str, Any]:
     return there.certificate
 
 
-def _revoked(files: TlsFiles) -> frozenset[int]:
+def _revoked(files: TlsFiles | BearerFiles) -> frozenset[int]:
     if not files.deny:
         return frozenset()
     try:
@@ -222,7 +288,7 @@ def _text(path: Path) -> str:
         return file.read(_FILE_BYTES_MAX).decode("ascii", "replace")
 
 
-def _unreadable(files: TlsFiles, name: str, error: OSError) -> str:
+def _unreadable(files: TlsFiles | BearerFiles, name: str, error: OSError) -> str:
     path = getattr(files, name)
     if isinstance(error, ssl.SSLError):
         return f"{files.option(name)}: {path} holds no certificate in PEM"
@@ -231,61 +297,36 @@ def _unreadable(files: TlsFiles, name: str, error: OSError) -> str:
     return f"{files.option(name)}: {path} cannot be read ({error.strerror or error})"
 
 
-def _ignore(_: Loaded) -> None:
-    """Tell nobody."""
-
-
-class Credentials:
-    """What this process shows and whom it trusts, by the files as they are now.
-
-    `refused(text)` is called if changed files cannot be used, once for each reason; what was in use stays in
-    use. `taken(loaded)` is called after they were read anew. Raises UsageError at construction.
-    """
+class Credentials(Reread[Loaded]):
+    """What this process shows and whom it trusts, by the files as they are now; see `Reread`."""
 
     def __init__(
         self,
         files: TlsFiles,
         refused: Callable[[str], None],
-        taken: Callable[[Loaded], None] = _ignore,
+        taken: Callable[[Loaded], None] = ignore,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._files = files
-        self._refused = refused
-        self._taken = taken
-        self._told = ""
-        self._clock = clock
-        self._watch = Watch(_marks(files), clock(), LOOK_SECONDS)
-        self._loaded = load(files)
-        self.failures = 0
-
-    def current(self) -> Loaded:
-        """Return what is in use, after a look at the files if one is due."""
-        if self._watch.is_due(self._clock()) and self._watch.has_changed(_marks(self._files)):
-            self._read()
-        return self._loaded
-
-    def reload(self) -> bool:
-        """Read the files now, changed or not; return whether they can be used, which is told in any case."""
-        self._watch.has_changed(_marks(self._files))
-        self._told = ""
-        return self._read()
-
-    def _read(self) -> bool:
-        try:
-            self._loaded = load(self._files)
-        except UsageError as error:
-            self.failures += 1
-            if str(error) != self._told:
-                self._told = str(error)
-                self._refused(
-                    f"the changed TLS files are not used, the former ones stay in use: {self._told}"
-                )
-            return False
-        self._told = ""
-        self._taken(self._loaded)
-        return True
+        kept = "the changed TLS files are not used, the former ones stay in use"
+        super().__init__(files.paths(), lambda: load(files), refused, taken, kept=kept, clock=clock)
 
 
-def _marks(files: TlsFiles) -> tuple[Mark, ...]:
-    return tuple(map(mark_at, files.paths()))
+class BearerCredentials(Reread[Bearing]):
+    """The token that this process shows and whom it trusts, by the files as they are now; see `Reread`.
+
+    They are looked at for each connection: a token whose successor is there may be refused by now.
+    """
+
+    def __init__(
+        self,
+        files: BearerFiles,
+        refused: Callable[[str], None],
+        taken: Callable[[Bearing], None] = ignore,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        kept = "the changed file of the token, or that of CAs, is not used, and the former stays in use"
+        super().__init__(
+            files.paths(), lambda: load_bearing(files), refused, taken, kept=kept, look_seconds=0, clock=clock
+        )
