@@ -29,7 +29,7 @@ from greenroom_cluster.quotas import parse_quotas
 from greenroom_cluster.restarts import RestartSettings
 from greenroom_cluster.shard.settings import Evicted, HostSettings
 from greenroom_cluster.sizes import parse_size
-from greenroom_cluster.tls_options import ServerTlsOptions, TlsOptions
+from greenroom_cluster.tls_options import AccessTlsOptions, NodeTlsOptions, ServerTlsOptions
 
 CLUSTER = "greenroom"
 COORDINATOR_ADDRESS = "127.0.0.1:7300"
@@ -72,11 +72,14 @@ _RECOVER_ALONE = Flag(
 class AccessOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a command is let in: by the files of TLS, or on loopback by a secret."""
 
-    tls: TlsOptions = TlsOptions()
+    tls: AccessTlsOptions = AccessTlsOptions()
     proof: ProofOptions = ProofOptions()
 
     def store_options(self) -> dict[str, str]:
         """Return the options of a store that is let in in the same way."""
+        bearer = self.tls.bearer_files()
+        if bearer is not None:
+            return {"token_file": bearer.token, "tls_ca": bearer.ca}
         files = self.tls.files()
         if files is None:
             return self.proof.store_options()
@@ -291,7 +294,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, tag="node"):
         Path | None, Flag(help="With --durability: directory of what the actors keep on disk.")
     ] = None
     node: NodeOptions = NodeOptions()
-    tls: ServerTlsOptions = ServerTlsOptions()
+    tls: NodeTlsOptions = NodeTlsOptions()
     insecure_plaintext_beyond_loopback: Annotated[bool, _INSECURE] = False
     proof: ProofOptions = ProofOptions()
     process: ProcessOptions = ProcessOptions()

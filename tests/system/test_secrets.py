@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from greenroom_cluster.config import LocalClusterSettings, NodeOptions, TlsOptions
+from greenroom_cluster.config import LocalClusterSettings, NodeOptions
 from greenroom_cluster.restarts import RestartSettings
 from greenroom_cluster.runtime.actor import ActorSettings, run_actor
 from greenroom_cluster.runtime.local import open_local_cluster
 from greenroom_cluster.runtime.supervision import ChildProcess, ChildSpec, open_supervisor
+from greenroom_cluster.tls_options import NodeTlsOptions
 from tests.authority import Authority
 
 pytestmark = [pytest.mark.system, pytest.mark.trio]
@@ -67,7 +68,7 @@ async def test_no_key_goes_through_the_supervision(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(trio.SocketStream, "send_all", noting)
     holder = Authority().issue("greenroom://shop/node/n1")
     files = holder.files(tmp_path, "n1", flags=True)
-    options = TlsOptions(tls_cert=Path(files.cert), tls_key=Path(files.key), tls_ca=Path(files.ca))
+    options = NodeTlsOptions(tls_cert=Path(files.cert), tls_key=Path(files.key), tls_ca=Path(files.ca))
     ready = trio.Event()
 
     def settings(incarnation: bytes) -> ActorSettings:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from greenroom.errors import UsageError
-from greenroom.tls.credentials import Credentials
+from greenroom.rereading import ignore
+from greenroom.tls.credentials import BearerCredentials, Credentials
 from greenroom_cluster import config
 from greenroom_cluster.escaping import printable
 from greenroom_cluster.exits import EXIT_UNREACHABLE, EXIT_USAGE, fail
@@ -73,13 +74,15 @@ def ask(
 
 
 def keys_of(access: config.AccessOptions, cluster: str) -> "Keys | None":
-    """Return what a command shows or proves to this cluster; None for nothing. Raises UsageError."""
+    """Return what a command shows or proves to this cluster; None for nothing. Raises UsageError.
+
+    It is over before files change, so it says nothing of that.
+    """
+    bearer = access.tls.bearer_files()
+    if bearer is not None:
+        return BearerCredentials(bearer, ignore)
     files = access.tls.files()
-    return access.proof.secrets(cluster) if files is None else Credentials(files, _ignore)
-
-
-def _ignore(_: str) -> None:
-    """Say nothing: a command is over before files change."""
+    return access.proof.secrets(cluster) if files is None else Credentials(files, ignore)
 
 
 def print_json(document: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from greenroom_cluster import config
-from greenroom_cluster.cli import backups, certs, directories, options
+from greenroom_cluster.cli import backups, certs, directories, options, tokens
 from greenroom_cluster.cli.asking import ask, keys_of, print_json, print_line, run
 from greenroom_cluster.cli.removed import refuse_removed, warn_of_removed_variables
 from greenroom_cluster.cli.settings import with_options_of
@@ -282,6 +282,7 @@ def drop_record(
 backups.add_commands(app)
 directories.add_commands(app)
 certs.add_commands(app)
+tokens.add_commands(app)
 
 
 @app.command(short_help="Run the demo: a shop, shoppers, kills, every cart checked.")

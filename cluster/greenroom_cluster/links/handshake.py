@@ -10,6 +10,8 @@ from greenroom import wire
 from greenroom.identities import Identity, IdentityRole
 from greenroom.negotiation import Agreement, agree, hello, versions_text
 from greenroom.proofs import NOT_PROVEN, Challenge, NotProvenError, Proof, asks
+from greenroom.tokens import Shown
+from greenroom_cluster.tokens.table import PLAINTEXT, Bearer, Denied, Uncertified
 
 IDENTITY_BYTES = 16
 
@@ -24,7 +26,8 @@ ROLES: Mapping[IdentityRole, frozenset[str]] = {
 
 NOT_ALLOWED = wire.Goodbye(
     "not-allowed",
-    "the certificate shown, or the secret proven, does not allow this; the log of who refuses says why",
+    "the certificate or token shown, or the secret proven, does not allow this; the log of who refuses says "
+    "why",
 )
 
 SECRET_REQUIRED = wire.Goodbye(
@@ -40,12 +43,12 @@ TLS_REQUIRED = wire.Goodbye(
 )
 
 
-def objection(cluster: str, greeting: wire.Hello, identity: Identity) -> str:
-    """Return why the holder of a certificate may not say this hello; empty if it may."""
+def objection(cluster: str, greeting: wire.Hello, identity: Identity, shown: str = "certificate") -> str:
+    """Return why who has shown a certificate, or a token, may not say this hello; empty if it may."""
     if identity.cluster != cluster:
-        return f"the certificate of {identity.uri} is for another cluster"
+        return f"the {shown} of {identity.uri} is for another cluster"
     if greeting.role not in ROLES[identity.role]:
-        return f"the certificate of {identity.uri} does not allow the role {greeting.role}"
+        return f"the {shown} of {identity.uri} does not allow the role {greeting.role}"
     return ""
 
 
@@ -61,9 +64,10 @@ def stamped(greeting: wire.Hello, identity: Identity | None) -> tuple[bytes, str
 
 
 class Serve(msgspec.Struct, frozen=True):
-    """Serve the connection; from now on both sides speak by this agreement."""
+    """Serve the connection; from now on both sides speak by this agreement. `bearer` has shown a token."""
 
     agreement: Agreement
+    bearer: Bearer | None = None
 
 
 class Say(msgspec.Struct, frozen=True):
@@ -91,10 +95,12 @@ class Finish(msgspec.Struct, frozen=True):
     """End the connection once the goodbye is delivered: a reset could overtake it.
 
     `detail` is for our own log: why, and what to do. The other side is not told why it may not do something.
+    `guessed`: it may have been looking for a token.
     """
 
     code: str
     detail: str = ""
+    guessed: bool = False
 
 
 DoorEffect: TypeAlias = Serve | Say | AwaitProof | Tell | Finish
@@ -119,13 +125,20 @@ class Door(msgspec.Struct, frozen=True):
         crowded: wire.Goodbye | None = None,
         identity: Identity | None = None,
         challenge: Challenge | None = None,
+        uncertified: Uncertified = PLAINTEXT,
     ) -> list[DoorEffect]:
         """Return what a hello leads to, in order. `crowded` refuses clients, and nobody else.
 
-        `identity` is who has proven to be there; without TLS nobody has. Then a secret may have to be proven,
-        by `challenge`.
+        `identity` is who has proven to be there by a certificate. If nobody has, `uncertified` says who its
+        token belongs to; without TLS, a secret may have to be proven, by `challenge`.
         """
-        if identity is not None and (detail := self._objection(greeting, identity)):
+        bearer = uncertified.judge(greeting.auth) if identity is None else None
+        if isinstance(bearer, Denied):
+            return [Say(NOT_ALLOWED), Finish(NOT_ALLOWED.code, bearer.reason, bearer.guessed)]
+        shown = "certificate"
+        if bearer is not None:
+            identity, shown = bearer.identity, f"token {bearer.token_id}"
+        if identity is not None and (detail := self._objection(greeting, identity, shown)):
             return [Say(NOT_ALLOWED), Finish(NOT_ALLOWED.code, detail)]
         judged = self.judge(greeting)
         if crowded is not None and greeting.role == wire.ROLE_CLIENT and isinstance(judged, Agreement):
@@ -134,7 +147,7 @@ class Door(msgspec.Struct, frozen=True):
             return [Say(judged), Finish(judged.code, judged.message)]
         welcome = self.welcome(clock_us)
         if identity is not None or challenge is None:
-            return [Serve(judged), Say(welcome)]
+            return [Serve(judged, bearer), Say(welcome)]
         if asks(greeting):
             answer = challenge.answering(greeting, welcome)
             return [Say(answer), AwaitProof(challenge, greeting, answer, judged)]
@@ -142,10 +155,10 @@ class Door(msgspec.Struct, frozen=True):
             return [Say(SECRET_REQUIRED), Finish(SECRET_REQUIRED.code, SECRET_REQUIRED.message)]
         return [Serve(judged), Say(welcome)]
 
-    def _objection(self, greeting: wire.Hello, identity: Identity) -> str:
-        detail = objection(self.cluster, greeting, identity)
+    def _objection(self, greeting: wire.Hello, identity: Identity, shown: str) -> str:
+        detail = objection(self.cluster, greeting, identity, shown)
         if not detail and identity.role in self.refused:
-            return f"the certificate of {identity.uri} is for other servers than this"
+            return f"the {shown} of {identity.uri} is for other servers than this"
         return detail
 
     def proven(self, awaited: AwaitProof, proof: Proof) -> list[DoorEffect]:
@@ -207,7 +220,7 @@ class Accepted(msgspec.Struct, frozen=True):
 
 
 def judge(
-    ours: wire.Hello, answer: wire.Hello | wire.Goodbye, challenge: Challenge | None = None
+    ours: wire.Hello, answer: wire.Hello | wire.Goodbye, challenge: Shown | None = None
 ) -> Accepted | Refusal:
     """Return what an answer to our hello means for the connection on which it came.
 

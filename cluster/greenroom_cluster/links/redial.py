@@ -13,7 +13,8 @@ import msgspec
 from greenroom import wire
 from greenroom.deadlines import NEVER_NS
 from greenroom.negotiation import Agreement
-from greenroom.proofs import Challenge, Proof
+from greenroom.proofs import Proof
+from greenroom.tokens import Shown
 from greenroom_cluster.links.handshake import Accepted, judge
 
 DIAL_NS = 2_000_000_000
@@ -31,10 +32,10 @@ NOT_TRUSTED = "not-trusted"
 class Opened(msgspec.Struct, frozen=True):
     """The connection that `Open` asked for stands; nothing was said on it yet.
 
-    `challenge`: a secret is to be proven on it.
+    `challenge`: a secret is to be proven on it, or a token to be shown.
     """
 
-    challenge: Challenge | None = None
+    challenge: Shown | None = None
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -125,7 +126,7 @@ class Redial:
         self._address = address
         self._hello = hello
         self._asked = hello
-        self._challenge: Challenge | None = None
+        self._challenge: Shown | None = None
         self._dial_ns = dial_ns
         self._phase = _Phase.PAUSING
         self._due_ns = 0

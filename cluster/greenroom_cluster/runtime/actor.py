@@ -43,7 +43,7 @@ from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Servi
 from greenroom_cluster.runtime.marks import open_mark
 from greenroom_cluster.runtime.poller import Poller
 from greenroom_cluster.runtime.ports import ACTOR_PORT_OPTION
-from greenroom_cluster.runtime.proving import Safeguard, keys_of, trust_of
+from greenroom_cluster.runtime.proving import Safeguard, keys_of, tokens_of, trust_of
 from greenroom_cluster.runtime.reading import ConnectionEndedError
 from greenroom_cluster.runtime.refusals import tell_not_allowed
 from greenroom_cluster.runtime.reports import Reports
@@ -64,7 +64,7 @@ from greenroom_cluster.shard.inputs import (
 )
 from greenroom_cluster.shard.messages import PEER_FRAME_BYTES_MAX
 from greenroom_cluster.shard.step import MARK_DIRECTORY, Mark
-from greenroom_cluster.tls_options import ServerTlsOptions
+from greenroom_cluster.tls_options import NodeTlsOptions
 
 _decoders = {role: messages_decoder(kinds) for role, kinds in AT_ACTOR.items()}
 _former_decoder = former.FormerDecoder(AT_ACTOR[wire.ROLE_CLIENT])
@@ -93,7 +93,7 @@ class ActorSettings(msgspec.Struct, frozen=True, kw_only=True):
     mark_path: str = ""
     directory: str = ""
     options: ActorOptions = ActorOptions()
-    tls: ServerTlsOptions = ServerTlsOptions()
+    tls: NodeTlsOptions = NodeTlsOptions()
     insecure: bool = False
     proof: ProofOptions = ProofOptions(loopback_proof="off")
 
@@ -177,6 +177,7 @@ class Actor:
                 connections_max=settings.connections_max,
                 buffer_bytes_max=buffer_bytes(settings.options.core().memory_bytes_max),
                 credentials=self._credentials,
+                tokens=tokens_of(settings.tls, settings.cluster),
                 insecure=settings.insecure,
                 refused=ONLY_AT_NODES,
             ),

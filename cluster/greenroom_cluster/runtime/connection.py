@@ -34,6 +34,7 @@ from greenroom_cluster.runtime.budget import BufferBudget
 from greenroom_cluster.runtime.reading import ConnectionEndedError, FrameReader
 from greenroom_cluster.runtime.sockets import configure, reset_on_close
 from greenroom_cluster.runtime.unsendable import substitute
+from greenroom_cluster.tokens.table import Bearer
 
 OUTBOUND_BYTES_MAX = 8 << 20
 
@@ -95,7 +96,7 @@ class FramedConnection(FrameReader):
         self._room: trio.Event | None = None
         self.agreement = Agreement(wire.PROTOCOL_VERSION)
         self._charges_queued = False
-        self.proven: Proven | None = None
+        self.proven: Proven | Bearer | None = None
 
     def __repr__(self) -> str:
         return f"<FramedConnection {self.remote}{' ended' if self._ended is not None else ''}>"

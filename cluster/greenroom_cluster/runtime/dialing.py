@@ -164,7 +164,9 @@ class _Line:
             await trio.sleep(SWEEP_SECONDS)
             connection = self._connection
             proven = None if connection is None else connection.proven
-            if connection is not None and proven is not None and (objection := trust.objection(proven)):
+            if connection is None or not isinstance(proven, Proven):
+                continue
+            if objection := trust.objection(proven):
                 tell_not_allowed(connection, proven, objection)
                 connection.abort(objection)
 
@@ -186,7 +188,9 @@ class _Line:
             return redial.Ended(f"{self._address!a} cannot be reached: that is not a host name")
         if secrets is not None:
             return redial.Opened(secrets.challenge(reached, os.urandom(NONCE_BYTES)))
-        return redial.Opened()
+        # A token is shown to who has proven to be the one that must answer, and to nobody else.
+        shown = trust.token if isinstance(trust := self._trust, Trust) and proven is not None else None
+        return redial.Opened(shown)
 
     async def _secured(self) -> tuple[Stream, Proven | None, LoopbackSecrets | None, str]:
         """Connect; return the connection, who has proven to answer, or by what that is proven, and where.

@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 import structlog
 import trio
+from msgspec.structs import replace
 
 from greenroom import wire
 from greenroom.addresses import join_address
@@ -30,7 +31,6 @@ from greenroom.framing import FRAME_BYTES_MAX, encode_greeting
 from greenroom.identities import IdentityRole
 from greenroom.proofs import NONCE_BYTES, Challenge, Proof
 from greenroom.tls.channel import TlsError
-from greenroom.tls.credentials import Loaded
 from greenroom.tls.sockets import TlsSocket
 from greenroom_cluster.links.handshake import (
     NOT_ALLOWED,
@@ -47,6 +47,7 @@ from greenroom_cluster.runtime.budget import BUFFER_BYTES_MAX, SWEEP_SECONDS, Bu
 from greenroom_cluster.runtime.clocks import wall_us
 from greenroom_cluster.runtime.connection import OUTBOUND_BYTES_MAX, FramedConnection
 from greenroom_cluster.runtime.descriptors import SpareDescriptor, connections_within
+from greenroom_cluster.runtime.judging import Judge
 from greenroom_cluster.runtime.log_limits import LimitedLog
 from greenroom_cluster.runtime.moving import Mixed, Plain
 from greenroom_cluster.runtime.ports import bound_socket, cannot_listen, check_bound
@@ -63,12 +64,14 @@ from greenroom_cluster.runtime.reading import READ_BYTES, ConnectionEndedError
 from greenroom_cluster.runtime.refusals import (
     UNABLE,
     UNTRUSTED,
+    tell_barred,
     tell_crowded,
-    tell_not_allowed,
     tell_refused,
 )
 from greenroom_cluster.runtime.sockets import charged_as
 from greenroom_cluster.runtime.tasks import open_tasks
+from greenroom_cluster.tokens.files import Tokens
+from greenroom_cluster.tokens.table import PLAINTEXT, Uncertified
 
 RESERVED_CONNECTIONS = 256
 """Room beside the clients for peers, operators, and connections that have not sent a hello yet."""
@@ -77,7 +80,6 @@ _BACKLOG = 1024
 # Each costs a tenth of a millisecond with the beginning and end of its task, and callers wait meanwhile.
 _ACCEPTS_PER_TURN = 4
 _RETRY_SECONDS = 0.1
-_JUDGE_US = 30_000_000
 _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 Handler = Callable[[FramedConnection, wire.Hello, int], Awaitable[None]]
@@ -115,8 +117,9 @@ class ListenerSettings:
 
     `connections_max` is how many clients are served at a time. `option` is the option that sets the port, for
     errors. `buffer_bytes_max` bounds what all but peers hold together; see BufferBudget. With credentials of
-    TLS nothing but TLS is spoken, or plaintext with some networks too; without, the address must be on
-    loopback unless `insecure`, and a secret may be proven. Certificates in the roles `refused` are of no use.
+    TLS nothing but TLS is spoken, or plaintext with some networks too, and one of `tokens` is taken for a
+    certificate; without, the address must be on loopback unless `insecure`, and a secret may be proven. Who
+    has a certificate in one of the roles `refused` is not served.
     """
 
     cluster: str
@@ -129,6 +132,7 @@ class ListenerSettings:
     outbound_bytes_max: int = OUTBOUND_BYTES_MAX
     buffer_bytes_max: int = BUFFER_BYTES_MAX
     credentials: Keys | None = None
+    tokens: Tokens | None = None
     insecure: bool = False
     refused: frozenset[IdentityRole] = frozenset()
 
@@ -171,13 +175,12 @@ class Listener:
         keys = settings.credentials
         self._plain = Plain(keys.networks) if isinstance(keys, Mixed) else None
         credentials = credentials_in(keys)
-        self._gate = None if credentials is None else Gate(credentials, self._plain)
+        self._gate = None if credentials is None else Gate(credentials, self._plain, settings.tokens)
         self._secrets = secrets_in(keys)
         self._waiting: Waiting | None = self._gate
         if self._gate is None and self._secrets is not None:
             self._waiting = Waiting()
-        self._judged_by = None if self._gate is None else self._gate.current
-        self._judged_at = wall_us()
+        self._judge = None if self._gate is None else Judge(self._gate)
         self._door = Door(
             settings.cluster,
             settings.identity,
@@ -241,7 +244,7 @@ class Listener:
             if self._closed:
                 return
             try:
-                sock, _ = self._socket.accept()
+                sock, remote = self._socket.accept()
             except BlockingIOError:
                 try:
                     await trio.lowlevel.wait_readable(self._socket.fileno())
@@ -250,13 +253,17 @@ class Listener:
             except OSError as error:
                 await self._survive(error)
             else:
-                self._admit(sock, nursery)
+                self._admit(sock, remote[0], nursery)
 
-    def _admit(self, sock: socket.socket, nursery: trio.Nursery) -> None:
+    def _admit(self, sock: socket.socket, host: str, nursery: trio.Nursery) -> None:
         # If all must prove something, there is room of its own for those who have not.
         if self._waiting is None and len(self._open) >= self._open_max:
             tell_crowded(self._crowded.code)
             self._refuse(sock)
+            return
+        if self._gate is not None and self._gate.bars(host):
+            tell_barred(host)
+            sock.close()
             return
         tls = None if self._gate is None else self._gate.wrap(sock)
         try:
@@ -307,21 +314,8 @@ class Listener:
         while True:
             await trio.sleep(SWEEP_SECONDS)
             self._budget.sweep()
-            if self._gate is not None:
-                self._judge_again(self._gate.current)
-
-    def _judge_again(self, loaded: Loaded) -> None:
-        """End connections whose certificate counts no more."""
-        now_us = wall_us()
-        if loaded is self._judged_by and now_us < self._judged_at + _JUDGE_US:
-            return
-        self._judged_by, self._judged_at = loaded, now_us
-        for connection in list(self._open):
-            proven = connection.proven
-            objection = "" if proven is None else loaded.trusted.objection(proven, now_us / 1e6)
-            if proven is not None and objection:
-                tell_not_allowed(connection, proven, objection)
-                connection.abort(objection)
+            if self._judge is not None:
+                self._judge.judge(self._open, wall_us())
 
     # --- one connection ----------------------------------------------------------------------------------
 
@@ -364,10 +358,11 @@ class Listener:
     ) -> None:
         said = False
         with trio.move_on_after(self._settings.hello_seconds) as scope:
+            uncertified = PLAINTEXT
             if tls is not None:
-                await self._prove(connection, tls)
+                uncertified = await self._prove(connection, tls)
             hello = await connection.receive_first(_hello_decoder)
-            effects = self._answer_to(hello, connection)
+            effects = self._answer_to(hello, connection, uncertified)
             match effects:
                 case [Say(greeting=greeting), AwaitProof() as awaited]:
                     connection.greet(greeting)
@@ -381,14 +376,19 @@ class Listener:
         is_client = hello.role == wire.ROLE_CLIENT
         self._clients += is_client
         try:
-            await self._services[hello.role].handle(connection, hello, number)
+            # What proves who it is has served its purpose, and may be a token.
+            await self._services[hello.role].handle(connection, replace(hello, auth=b""), number)
         finally:
             self._clients -= is_client
 
-    def _answer_to(self, hello: wire.Hello, connection: FramedConnection) -> list[DoorEffect]:
+    def _answer_to(
+        self, hello: wire.Hello, connection: FramedConnection, uncertified: Uncertified
+    ) -> list[DoorEffect]:
         crowded = self._crowded if self._clients >= self._clients_max else None
         identity = None if connection.proven is None else connection.proven.identity
-        return self._door.receive(hello, self._clock_us(), crowded, identity, self._challenge(connection))
+        return self._door.receive(
+            hello, self._clock_us(), crowded, identity, self._challenge(connection), uncertified
+        )
 
     def _challenge(self, connection: FramedConnection) -> Challenge | None:
         if self._secrets is None or connection.proven is not None:
@@ -404,14 +404,17 @@ class Listener:
         """Perform what the door decided; return whether the connection is served."""
         for effect in effects:
             match effect:
-                case Serve(agreement=agreement):
+                case Serve(agreement=agreement, bearer=bearer):
                     connection.agreement = agreement
+                    connection.proven = connection.proven or bearer
                     self._prepare(connection, role, number)
                 case Say(greeting=greeting):
                     connection.greet(greeting)
                 case Tell(message=message):
                     connection.send([message])
-                case Finish(code=code, detail=detail):
+                case Finish(code=code, detail=detail, guessed=guessed):
+                    if guessed and self._gate is not None:
+                        self._gate.note_failure(connection.remote.rpartition(":")[0])
                     if code == self._crowded.code:
                         tell_crowded(code)
                     else:
@@ -420,12 +423,18 @@ class Listener:
                     return False
         return True
 
-    async def _prove(self, connection: FramedConnection, tls: TlsSocket) -> None:
+    async def _prove(self, connection: FramedConnection, tls: TlsSocket) -> Uncertified:
+        """Learn who is there, or by what to judge its hello."""
         assert self._gate is not None
         try:
-            connection.proven = await self._gate.prove(connection, tls)
-            if connection.proven is None:
-                connection.go_on_with(tls.without_tls())
+            match await self._gate.prove(connection, tls):
+                case "plaintext":
+                    connection.go_on_with(tls.without_tls())
+                case "uncertified":
+                    return self._gate.uncertified(wall_us() / 1e6)
+                case proven:
+                    connection.proven = proven
+            return PLAINTEXT
         except TlsError:
             if tls.established:  # it is told, but not why
                 connection.greet(NOT_ALLOWED)

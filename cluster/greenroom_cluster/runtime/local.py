@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import msgspec
@@ -25,6 +25,7 @@ import trio
 from greenroom.addresses import join_address, parse_address
 from greenroom.cluster_map import ActorEntry, ClusterMap
 from greenroom.errors import GreenroomError, UnavailableError, UsageError
+from greenroom.identities import IdentityRole
 from greenroom.loopback import INSECURE_OPTION, surely_beyond
 from greenroom_cluster.config import (
     COORDINATOR_ADDRESS,
@@ -45,7 +46,7 @@ from greenroom_cluster.runtime.ports import check_plaintext, check_port, free_po
 from greenroom_cluster.runtime.processes import RESTART_HINT, ProcessHandle, catches, descendants_of
 from greenroom_cluster.runtime.proving import Keys, keys_of
 from greenroom_cluster.runtime.tasks import open_tasks
-from greenroom_cluster.tls_options import ServerTlsOptions
+from greenroom_cluster.tls_options import AccessTlsOptions, NodeTlsOptions, ServerTlsOptions
 
 if TYPE_CHECKING:
     from greenroom_cluster.runtime.own_authority import OwnAuthority
@@ -119,7 +120,7 @@ class LocalCluster:
         self.failure: LocalClusterError | None = None
         self.credentials: Keys | None = None
         """What this process shows to the cluster, or proves."""
-        tls = ServerTlsOptions() if authority is None else authority.files("operator", "up")
+        tls = ServerTlsOptions(**self._files("operator", "up"))
         host = parse_address(settings.listen, any_port=True)[0]
         self.credentials = keys_of(tls, settings.proof, settings.cluster, "operator", host)
         if authority is None and not settings.insecure_plaintext_beyond_loopback:
@@ -157,7 +158,7 @@ class LocalCluster:
     @property
     def client_options(self) -> dict[str, str]:
         """What a store of this cluster is given to be let in, beside its name."""
-        tls = ServerTlsOptions() if self._authority is None else self._authority.files("client", "app")
+        tls = AccessTlsOptions(**self._files("client", "app"))
         return AccessOptions(tls=tls, proof=self._settings.proof).store_options()
 
     @property
@@ -290,8 +291,8 @@ class LocalCluster:
         """Start the coordinator and the nodes, all at once; return when their processes run."""
         settings = self._settings.coordinator_settings(self.coordinator_address, self._data_dir)
         if self._authority is not None:
-            files = self._authority.files("coordinator", "coordinator")
-            settings = msgspec.structs.replace(settings, tls=files)
+            files = self._files("coordinator", "coordinator")
+            settings = msgspec.structs.replace(settings, tls=ServerTlsOptions(**files))
         self._coordinator = _Member("coordinator", settings)
         await self._start(self._coordinator)
         for _ in range(self._settings.nodes):
@@ -348,8 +349,12 @@ class LocalCluster:
         replace = msgspec.structs.replace
         # A node by itself would divide the memory among its own actors only.
         actor = replace(settings.node.actor, memory_max=str(self.memory_bytes_max))
-        tls = ServerTlsOptions() if self._authority is None else self._authority.files("node", name)
+        tls = NodeTlsOptions(**self._files("node", name))
         return replace(settings, node=replace(settings.node, actor=actor), tls=tls)
+
+    def _files(self, role: IdentityRole, name: str) -> dict[str, Any]:
+        """Return the options of TLS of a holder; none without TLS."""
+        return {} if self._authority is None else msgspec.structs.asdict(self._authority.files(role, name))
 
     async def _start(self, member: _Member) -> None:
         self._tasks.start_soon(self._keep, member)

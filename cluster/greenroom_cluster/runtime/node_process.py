@@ -41,7 +41,7 @@ from greenroom_cluster.runtime.map_server import MapServer
 from greenroom_cluster.runtime.marks import MarkFiles
 from greenroom_cluster.runtime.ports import ACTOR_PORT_OPTION, check_advertised, wait_for_ports
 from greenroom_cluster.runtime.processes import host_identity, is_alive
-from greenroom_cluster.runtime.proving import keys_of
+from greenroom_cluster.runtime.proving import keys_of, tokens_of
 from greenroom_cluster.runtime.reloading import Terminal
 from greenroom_cluster.runtime.supervision import (
     ChildProcess,
@@ -80,6 +80,7 @@ class Node:
                 host=host,
                 port=port,
                 credentials=credentials,
+                tokens=tokens_of(settings.tls, settings.cluster),
                 insecure=settings.insecure_plaintext_beyond_loopback,
             )
         )

@@ -8,7 +8,7 @@ from cryptography import x509
 from greenroom.identities import Identity, IdentityRole
 from greenroom_cluster.certificates.holders import Holder, key_file, make_directory, new_key, write_new
 from greenroom_cluster.certificates.issuing import create_authority, issue
-from greenroom_cluster.tls_options import ServerTlsOptions
+from greenroom_cluster.tls_options import TlsOptions
 
 LIFETIME = timedelta(days=30)
 """How long such a cluster can run."""
@@ -28,9 +28,9 @@ class OwnAuthority:
             now=datetime.now(UTC),
             lifetime=LIFETIME,
         )
-        self._issued: dict[tuple[IdentityRole, str], ServerTlsOptions] = {}
+        self._issued: dict[tuple[IdentityRole, str], TlsOptions] = {}
 
-    def files(self, role: IdentityRole, name: str) -> ServerTlsOptions:
+    def files(self, role: IdentityRole, name: str) -> TlsOptions:
         """Return the files of a holder, which are written at the first time."""
         known = self._issued.get((role, name))
         if known is not None:
@@ -48,6 +48,6 @@ class OwnAuthority:
         make_directory(self._directory / role)
         make_directory(folder)
         written = write_new(folder, name, Holder(certificate, key, (self._authority.certificate,)))
-        made = ServerTlsOptions(tls_cert=written, tls_key=key_file(written), tls_ca=folder / "ca.pem")
+        made = TlsOptions(tls_cert=written, tls_key=key_file(written), tls_ca=folder / "ca.pem")
         self._issued[role, name] = made
         return made

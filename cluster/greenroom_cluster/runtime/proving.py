@@ -3,10 +3,11 @@
 import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import structlog
 import trio
+from msgspec.structs import replace
 
 from greenroom.addresses import parse_address
 from greenroom.errors import UsageError
@@ -14,24 +15,31 @@ from greenroom.framing import encode_greeting
 from greenroom.identities import IdentityRole
 from greenroom.loopback_secrets import LoopbackSecrets
 from greenroom.tls.channel import TlsError
-from greenroom.tls.credentials import Credentials, Loaded
+from greenroom.tls.credentials import BearerCredentials, Credentials, Loaded
 from greenroom.tls.demands import Demand
 from greenroom.tls.sockets import TlsSocket
 from greenroom.tls.standing import Proven
+from greenroom.tokens import Token
 from greenroom_cluster.links.handshake import TLS_REQUIRED
 from greenroom_cluster.proof_options import ProofOptions
 from greenroom_cluster.runtime import reloading
 from greenroom_cluster.runtime.moving import Mixed, Plain
 from greenroom_cluster.runtime.ports import bound_host
-from greenroom_cluster.tls_options import ServerTlsOptions, TlsOptions
+from greenroom_cluster.tls_options import NodeTlsOptions, ServerTlsOptions, TlsOptions
+from greenroom_cluster.tokens.failures import Failures, source_of
+from greenroom_cluster.tokens.files import Tokens
+from greenroom_cluster.tokens.table import TokenTable, Uncertified
 
 UNPROVEN_MAX = 512
 """Connections to a listener whose other side has not said who it is: the oldest makes room for a new one."""
 HANDSHAKES_MAX = 64
 """Handshakes at once in a listener, once something has come: the oldest makes room for a new one."""
 
-Keys: TypeAlias = Credentials | LoopbackSecrets | Mixed
-"""What a process has to secure its connections by."""
+Keys: TypeAlias = Credentials | BearerCredentials | LoopbackSecrets | Mixed
+"""What a process has to secure its connections by. Only a command has a token."""
+
+Unproven: TypeAlias = Literal["plaintext", "uncertified"]
+"""Who has not proven who it is, and may go on: without TLS, or with a token."""
 
 _scratch = memoryview(bytearray(16 * 1024))
 _log = structlog.get_logger(__name__)
@@ -77,6 +85,15 @@ def credentials_of(
         )
     reloading.note(credentials)
     return credentials
+
+
+def tokens_of(options: NodeTlsOptions, cluster: str) -> Tokens | None:
+    """Return the tokens that a node and its actors know; None if they take none. Raises UsageError."""
+    if options.tokens is None:
+        return None
+    tokens = Tokens(options.tokens, cluster, _tell_tokens_refused, _tell_tokens_taken)
+    reloading.note(tokens)
+    return tokens
 
 
 def own_secret(options: ProofOptions, cluster: str, host: str) -> LoopbackSecrets | None:
@@ -126,6 +143,14 @@ def _tell_taken(loaded: Loaded) -> None:
     )
 
 
+def _tell_tokens_refused(text: str) -> None:
+    _log.error("tokens_refused", reason=text)
+
+
+def _tell_tokens_taken(table: TokenTable) -> None:
+    _log.info("tokens_read", tokens=len(table))
+
+
 @dataclass(frozen=True, slots=True)
 class Trust:
     """How a connection to another process is secured: what we show, and who must answer.
@@ -133,9 +158,14 @@ class Trust:
     `mixed`: while the cluster is moved to TLS, who does not speak it yet.
     """
 
-    credentials: Credentials
+    credentials: Credentials | BearerCredentials
     demand: Demand
     mixed: Mixed | None = None
+
+    @property
+    def token(self) -> Token | None:
+        """What is shown to who has proven to be the one demanded, if that is no certificate."""
+        return self.credentials.current().token
 
     async def secure(self, sock: socket.socket) -> tuple[TlsSocket, Proven]:
         """Return the socket with TLS around it, and who answers there.
@@ -172,9 +202,11 @@ Safeguard: TypeAlias = Trust | LoopbackSecrets
 
 
 def trust_of(keys: Keys | None, demand: Demand) -> Safeguard | None:
-    """Return how to secure a connection; None if it is not secured."""
+    """Return how to secure a connection; None if it is not secured. A token is for nodes alone."""
     if isinstance(keys, Mixed):
         return Trust(keys.credentials, demand, keys)
+    if isinstance(keys, BearerCredentials):
+        return Trust(keys, replace(demand, roles=("node",)))
     return Trust(keys, demand) if isinstance(keys, Credentials) else keys
 
 
@@ -253,13 +285,18 @@ class Waiting:
 class Gate(Waiting):
     """The handshakes of one listener. Each connection is in it from its beginning until its hello.
 
-    Whoever connects from one of the networks in `plain` may go on without TLS.
+    Whoever connects from one of the networks in `plain` may go on without TLS. With `tokens`, who connects
+    may show no certificate.
     """
 
-    def __init__(self, credentials: Credentials, plain: Plain | None = None) -> None:
+    def __init__(
+        self, credentials: Credentials, plain: Plain | None = None, tokens: Tokens | None = None
+    ) -> None:
         super().__init__()
         self._credentials = credentials
         self._plain = plain
+        self._tokens = tokens
+        self._failures = Failures()
         self._handshakes = Crowd(HANDSHAKES_MAX, "are in the TLS handshake")
         self._turn = trio.Lock()
 
@@ -267,6 +304,23 @@ class Gate(Waiting):
     def current(self) -> Loaded:
         """What is in use."""
         return self._credentials.current()
+
+    @property
+    def tokens(self) -> TokenTable | None:
+        """The tokens that count now; None if none are taken."""
+        return None if self._tokens is None else self._tokens.current()
+
+    def uncertified(self, wall_seconds: float) -> Uncertified:
+        """Return by what to judge a connection whose other side has shown no certificate."""
+        return Uncertified(self.tokens or TokenTable(), wall_seconds)
+
+    def bars(self, host: str) -> bool:
+        """Whether a connection from this host is not worth a handshake."""
+        return len(self._failures) > 0 and self._failures.bars(source_of(host), trio.current_time())
+
+    def note_failure(self, host: str) -> None:
+        """Note that somebody at this host may be looking for a token."""
+        self._failures.note(source_of(host), trio.current_time())
 
     def wrap(self, sock: socket.socket) -> TlsSocket:
         """Return an accepted socket with TLS around it."""
@@ -277,8 +331,8 @@ class Gate(Waiting):
         super().leave(connection)
         self._handshakes.leave(connection)
 
-    async def prove(self, connection: Ending, tls: TlsSocket) -> Proven | None:
-        """Shake hands; return who is there, None if it may speak plaintext and does.
+    async def prove(self, connection: Ending, tls: TlsSocket) -> Proven | Unproven:
+        """Shake hands; return who is there, or what it is let in by.
 
         Raises OSError, PlaintextError.
         """
@@ -286,7 +340,7 @@ class Gate(Waiting):
         if tls.meets_plaintext():
             if self._plain is not None and parse_address(connection.remote)[0] in self._plain.networks:
                 self._plain.enter(connection)
-                return None
+                return "plaintext"
             tls.answer_plaintext(_PLAINTEXT_REFUSED)
             raise PlaintextError
         self._handshakes.enter(connection)
@@ -294,4 +348,6 @@ class Gate(Waiting):
             await shake_hands(tls, self._turn)
         finally:
             self._handshakes.leave(connection)
+        if self._tokens is not None and not tls.certificate:
+            return "uncertified"
         return self.current.prove(tls)

@@ -10,9 +10,12 @@ import structlog
 from greenroom.tls.standing import Proven
 from greenroom_cluster.links.handshake import NOT_ALLOWED, SECRET_REQUIRED, TLS_REQUIRED
 from greenroom_cluster.runtime.log_limits import LimitedLog
+from greenroom_cluster.tokens.table import Bearer
 
 UNABLE = "no-secret"
 """The code of our own lack: a secret has to be proven, and we have none to judge proofs by."""
+BARRED = "too-many-failures"
+"""The code of who is closed before the handshake."""
 UNTRUSTED = "tls"
 """The code of who has no certificate that counts."""
 
@@ -44,6 +47,12 @@ def tell_crowded(code: str) -> None:
     _limited_log.warning("connection_refused", reason=code)
 
 
-def tell_not_allowed(connection: Refused, proven: Proven, objection: str) -> None:
+def tell_barred(host: str) -> None:
+    """Log that somebody is refused who has shown too much that is no token."""
+    detail = "ten hellos from there within a minute held no token that is known"
+    _limited_log.warning("connection_refused", remote=host, reason=BARRED, detail=detail)
+
+
+def tell_not_allowed(connection: Refused, proven: Proven | Bearer, objection: str) -> None:
     """Log that who is at the other end counts no more, by a clause."""
     tell_refused(connection, NOT_ALLOWED.code, f"{proven.identity.uri}: {objection}")

@@ -1,4 +1,4 @@
-"""What this process reads anew when it is asked to: its certificate and key, its CAs, its deny list.
+"""What this process reads anew when it is asked to: its certificate and key, its CAs, its deny list, tokens.
 
 The files are looked at by themselves too. On SIGHUP a supervisor reads its own, and asks its children.
 """
@@ -6,21 +6,22 @@ The files are looked at by themselves too. On SIGHUP a supervisor reads its own,
 import os
 import signal
 import weakref
+from typing import Any
 
-from greenroom.tls.credentials import Credentials
+from greenroom.rereading import Reread
 
-_in_use: "weakref.WeakSet[Credentials]" = weakref.WeakSet()
+_in_use: "weakref.WeakSet[Reread[Any]]" = weakref.WeakSet()
 
 
-def note(credentials: Credentials) -> None:
+def note(files: Reread[Any]) -> None:
     """Have these read anew from now on."""
-    _in_use.add(credentials)
+    _in_use.add(files)
 
 
 def reload_all() -> None:
     """Read all files anew, changed or not. The log tells what came of it."""
-    for credentials in list(_in_use):
-        credentials.reload()
+    for files in list(_in_use):
+        files.reload()
 
 
 class Terminal:

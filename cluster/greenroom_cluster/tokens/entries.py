@@ -64,6 +64,12 @@ def end_text(ends_at: float) -> str:
     return datetime.fromtimestamp(int(ends_at), UTC).isoformat().replace("+00:00", "Z")
 
 
+def with_entry(text: str, bearer: Bearer) -> str:
+    """Return the text of a file with one entry more."""
+    between = "" if not text or text.endswith("\n") else "\n"
+    return f"{text}{between}{line_of(bearer)}\n"
+
+
 def with_revoked(text: str, token_ids: Iterable[str]) -> str:
     """Return the text of a file with these tokens revoked; all else in it stays as it is."""
     wanted = set(token_ids)

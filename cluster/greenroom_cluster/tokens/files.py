@@ -1,6 +1,9 @@
 """The file of tokens: read by servers, and again when it changes; changed by `greenroom tokens`."""
 
-from collections.abc import Callable
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from greenroom.errors import GreenroomError, UsageError
@@ -39,6 +42,20 @@ def _read(path: Path, cluster: str) -> TokenTable:
 def text_of(path: Path) -> str:
     """Return the text of a file of tokens. Raises UsageError, which shows nothing of it."""
     return read_private(path, _WHAT, _BYTES_MAX)[0].decode("utf-8", "replace")
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keep others from changing a file of tokens meanwhile. Raises UsageError."""
+    try:
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be used ({error.strerror}): name another with --tokens") from None
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,6 +9,7 @@ from greenroom import wire
 from greenroom.identities import IDENTITY_ROLES, Identity
 from greenroom.negotiation import hello
 from greenroom.proofs import NONCE_BYTES, Challenge, Proof
+from greenroom.tokens import new_token
 from greenroom_cluster.links.handshake import (
     NOT_ALLOWED,
     SECRET_REQUIRED,
@@ -18,7 +19,9 @@ from greenroom_cluster.links.handshake import (
     Say,
     Serve,
     Tell,
+    stamped,
 )
+from greenroom_cluster.tokens.table import Bearer, TokenTable, Uncertified
 
 ME = b"m" * 16
 THEM = b"t" * 16
@@ -175,3 +178,81 @@ def test_secret_is_of_no_use_beside_a_certificate() -> None:
     serve, say = DOOR.receive(greeting, 5, identity=client, challenge=OURS)
     assert isinstance(serve, Serve)
     assert say == Say(DOOR.welcome(5))
+
+
+NOW = 1_000_000.0
+TOKEN = new_token("web-1", lambda count: b"s" * count)
+HOLDERS = {
+    "client": Identity("test", "client", "web", "shop"),
+    "observer": Identity("test", "observer", "web"),
+}
+
+
+def uncertified(kind: str = "client") -> Uncertified:
+    return Uncertified(TokenTable([Bearer("web-1", TOKEN.digest, HOLDERS[kind], NOW + 1)]), NOW)
+
+
+@pytest.mark.parametrize("kind", HOLDERS)
+@pytest.mark.parametrize("role", ROLES)
+def test_token_allows_what_the_certificate_of_its_holder_would(kind: Any, role: str) -> None:
+    door = Door("test", ME, dict.fromkeys(ROLES, False))
+    greeting = TOKEN.asking(hello("test", role, THEM))
+    effects = door.receive(greeting, 5, uncertified=uncertified(kind))
+    if (kind, role) in ALLOWED:
+        serve, say = effects
+        assert isinstance(serve, Serve)
+        assert serve.bearer is not None
+        assert serve.bearer.identity == HOLDERS[kind]
+        assert say == Say(door.welcome(5)), "a token is answered by no proof, and is not sent back"
+        return
+    say, finish = effects
+    assert say == Say(NOT_ALLOWED)
+    assert isinstance(finish, Finish)
+    assert not finish.guessed
+    assert f"the token web-1 of greenroom://test/{kind}/web" in finish.detail
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_who_shows_neither_certificate_nor_token_is_refused(role: str) -> None:
+    door = Door("test", ME, dict.fromkeys(ROLES, False))
+    say, finish = door.receive(hello("test", role, THEM), 5, uncertified=uncertified())
+    assert say == Say(NOT_ALLOWED)
+    assert finish == Finish(NOT_ALLOWED.code, "it shows neither a certificate nor a token", guessed=True)
+
+
+def test_token_of_another_cluster_is_refused() -> None:
+    elsewhere = Bearer("web-1", TOKEN.digest, Identity("mall", "client", "web"), NOW + 1)
+    greeting = TOKEN.asking(hello("test", wire.ROLE_CLIENT, THEM))
+    say, finish = DOOR.receive(greeting, 5, uncertified=Uncertified(TokenTable([elsewhere]), NOW))
+    assert say == Say(NOT_ALLOWED)
+    assert isinstance(finish, Finish)
+    assert "is for another cluster" in finish.detail
+
+
+@pytest.mark.parametrize("challenge", [None, OURS])
+def test_token_in_plaintext_is_refused_before_a_secret_counts(challenge: Challenge | None) -> None:
+    greeting = TOKEN.asking(hello("test", wire.ROLE_CLIENT, THEM))
+    for plaintext in ({}, {"uncertified": replace(uncertified(), secured=False)}):
+        say, finish = DOOR.receive(greeting, 5, challenge=challenge, **plaintext)  # type: ignore[arg-type]
+        assert say == Say(NOT_ALLOWED)
+        assert finish == Finish(NOT_ALLOWED.code, "its token web-1 came in plaintext: revoke it")
+
+
+def test_token_is_of_no_use_beside_a_certificate() -> None:
+    observer = Identity("test", "observer", "grafana")
+    greeting = TOKEN.asking(hello("test", wire.ROLE_CLIENT, THEM))
+    say, finish = DOOR.receive(greeting, 5, identity=observer, uncertified=uncertified())
+    assert say == Say(NOT_ALLOWED)
+    assert isinstance(finish, Finish)
+    assert "the certificate of greenroom://test/observer/grafana" in finish.detail
+
+
+def test_client_is_known_by_its_holder_whatever_it_shows() -> None:
+    """So a token may be replaced, or a certificate follow it, while requests are repeated."""
+    greeting = TOKEN.asking(hello("test", wire.ROLE_CLIENT, THEM))
+    serve, _ = DOOR.receive(greeting, 5, uncertified=uncertified())
+    assert isinstance(serve, Serve)
+    assert serve.bearer is not None
+    certified = hello("test", wire.ROLE_CLIENT, THEM)
+    assert stamped(greeting, serve.bearer.identity) == stamped(certified, HOLDERS["client"])
+    assert stamped(greeting, serve.bearer.identity)[1] == "shop"

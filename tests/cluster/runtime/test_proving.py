@@ -20,6 +20,7 @@ from greenroom.tls.sockets import TlsSocket
 from greenroom_cluster.runtime import dialing as dialing_module
 from greenroom_cluster.runtime import listener as listener_module
 from greenroom_cluster.runtime import proving, refusals
+from greenroom_cluster.runtime.clocks import wall_us
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.delivery import Delivery
 from greenroom_cluster.runtime.dialing import DialFailedError, dial, stay_connected
@@ -236,19 +237,17 @@ async def test_revoked_certificate_ends_its_open_connections(
             await dial(listener.address(), hello(), nursery, trust=trust(client))
 
 
-async def test_connection_ends_with_the_certificate(
-    node: Credentials, client: Credentials, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_connection_ends_with_the_certificate(node: Credentials, client: Credentials) -> None:
     async with listening(credentials=node) as (listener, nursery):
         connection, _ = await dial(listener.address(), hello(), nursery, trust=trust(client))
         (served,) = listener._open
         assert served.proven is not None
-        listener._judge_again(node.current())
+        assert listener._judge is not None
+        listener._judge.judge(listener._open, wall_us())
         assert not served.ended
         ends_us = int(served.proven.ends_at * 1e6)
         assert ends_us / 1e6 > time.time()
-        monkeypatch.setattr(listener_module, "wall_us", lambda: ends_us)
-        listener._judge_again(node.current())
+        listener._judge.judge(listener._open, ends_us)
         assert served.ended
         connection.close()
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from greenroom_cluster.config import TlsOptions
 from greenroom_cluster.runtime.proving import credentials_of
 from greenroom_cluster.runtime.reloading import reload_all
+from greenroom_cluster.tls_options import TlsOptions
 from tests.authority import Authority
 
 NODE = "greenroom://shop/node/n1"
