@@ -1,8 +1,7 @@
 """The messages between clients, nodes and actors.
 
 A message is a msgpack array whose first element is its tag; messages travel in frames (`greenroom.framing`).
-Every message is a frozen `msgspec.Struct` without cyclic garbage collection: millions of them pass, and none
-can form a cycle.
+Every message is a frozen `msgspec.Struct` that cyclic garbage collection leaves out: none can form a cycle.
 
 Tags are grouped: 1-9 handshake, 10-39 requests of clients, 40-59 replies, 60-69 the cluster map. Tags 70 and
 up belong to `greenroom_cluster` (coordination, peers, log records).
