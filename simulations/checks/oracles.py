@@ -15,6 +15,7 @@ The oracles know more than any process: they see every log, every clock, and who
     once         each request of a client is applied once
     death        only who is dead is called dead, and a shard starts empty only when all its members are
     bounds       queues stay within their limits
+    quota        no namespace has more in a shard than its part, or is refused or evicted for another's
     memory       no actor's replicas hold more than their bound; the books tell what they hold
     poison       nobody applies a record on which another had ended, if the map told of it
     suspended    a shard is suspended only before a record that ends, or holds up, whoever applies it
@@ -52,6 +53,7 @@ from greenroom_cluster.shard.state.records import Command, EncodedRecord, Record
 from greenroom_cluster.suspect_records import InHand
 from simulations.checks.losses import LossOracle
 from simulations.checks.memory import MemoryOracle
+from simulations.checks.quotas import QuotaOracle
 from simulations.checks.synced import SyncOracle
 from simulations.cluster.actors import ActorProcess
 from simulations.cluster.marks import PoisonBook
@@ -142,6 +144,8 @@ class Oracles:
         self.messages: Counter[tuple[str, str]] = Counter()
         self._seen: dict[ActorProcess, list[Seen | None]] = {}
         self._memory = MemoryOracle(stage) if stage.plan.memory_bytes else None
+        part = stage.quota.part(stage.plan.shards) if stage.plan.quota_sessions else None
+        self._quota = None if part is None else QuotaOracle(stage, part)
         self._losses = LossOracle(stage)
         self._synced = SyncOracle(stage)
 
@@ -155,6 +159,8 @@ class Oracles:
         """Count what reaches which role."""
         kind = type(event)
         replicas = actor.host.replicas
+        if self._quota is not None:
+            self._quota.before(actor, event)
         if kind is ins.MapChanged:
             self._check_identity(actor.incarnation, event.map)  # type: ignore[union-attr]  # kind says which
         if kind is ins.ClientRequests:
@@ -239,6 +245,8 @@ class Oracles:
             self._check_reads(actor, event, effects)
         if self._memory is not None:
             self._memory.after(actor)
+        if self._quota is not None:
+            self._quota.after(actor, event, effects)
         seen = self._seen.get(actor)
         if seen is None or len(seen) != len(replicas):
             seen = self._seen[actor] = [None] * len(replicas)

@@ -22,6 +22,7 @@ from greenroom_cluster.coordination.genesis import first_map, with_patience
 from greenroom_cluster.disk.batches import DamagedError
 from greenroom_cluster.disk.entries import decode_entries
 from greenroom_cluster.disk.replay import Replay
+from greenroom_cluster.quotas import Quota
 from greenroom_cluster.shard.disk_log import Stable
 from greenroom_cluster.shard.effects import Transition, Warned
 from greenroom_cluster.shard.host import Host
@@ -122,6 +123,7 @@ class Stage:
         self.clock_lag_ns = _clock_lag_ns(plan)
         self._trace_digest = hashlib.blake2b(digest_size=16)
         self.recording = Recording()
+        self.quota = Quota(TENANT, plan.quota_sessions, plan.quota_bytes)
         self.settings = HostSettings(
             beacon_seconds=plan.beacon_seconds,
             lease_seconds=plan.lease_seconds,
@@ -135,6 +137,7 @@ class Stage:
             log_bytes_min=plan.log_bytes_min,
             disk_free_bytes_min=FREE_BYTES_MIN,
             eviction="anonymous" if plan.evicts else "none",
+            quotas=(self.quota,) if plan.quota_sessions else (),
         )
         first = first_map(CLUSTER, plan.shards, plan.replicas, IDENTITY)
         self.disk = Disk(with_patience(first, plan.recover_alone_seconds))
@@ -196,6 +199,8 @@ class Stage:
         self.generations += 1
         machine = self.network.machine(f"client{number}")
         nodes = tuple(each.address for each in self.supervisors.values())
+        # At the end, a probe must be served wherever it asks.
+        tenant = self.plan.tenants and number % 2 and not (self.healing and self.plan.quota_sessions)
         settings = DialogSettings(seeds=nodes, cluster=CLUSTER, deadline_seconds=self.plan.deadline_seconds)
         process = ClientProcess(
             self.network,
@@ -205,7 +210,7 @@ class Stage:
             settings,
             lambda reason: self.violate("client", f"client {number}: {reason}"),
             lambda: self._observer.went_over(f"client {number}"),
-            TENANT if self.plan.tenants and number % 2 else DEFAULT_NAMESPACE,
+            TENANT if tenant else DEFAULT_NAMESPACE,
         )
         # In every second world a store of a former release is among them.
         process.former = number == 1 and self.plan.seed % 2 == 1

@@ -1,4 +1,4 @@
-# ruff: noqa: ANN001, ANN002, ANN202  mutants reach into what they break, and are not typed code
+# ruff: noqa: ANN001, ANN002, ANN202, SLF001  mutants reach into what they break, and are not typed code
 """Mutants of namespaces: what one tenant does reaches another."""
 
 from msgspec import structs
@@ -8,14 +8,48 @@ from greenroom.ids import DIGEST_BYTES
 from greenroom_cluster.shard import disk_log
 from greenroom_cluster.shard.clients import requests
 from greenroom_cluster.shard.joining.snapshot import SnapshotSender
+from greenroom_cluster.shard.limits import namespace_growth
 from greenroom_cluster.shard.limits.paging import LongCommand
-from greenroom_cluster.shard.state import namespaces, table
+from greenroom_cluster.shard.state import namespaces, quotas, table
+from greenroom_cluster.shard.state.ages import AgeOrder
 from greenroom_cluster.shard.state.expiry import ExpiryIndex
 from simulations.mutants.durable import CUT_IN_INTERVAL
 from simulations.mutants.patching import Patches, mutant
+from simulations.plans.plan import Action, Fault, Plan
 
 TENANTS_CUT_IN_INTERVAL = structs.replace(CUT_IN_INTERVAL, tenants=True)
 """Two tenants share a cluster in which all machines lose power, with syncs a second apart."""
+
+FULL_TENANT = Plan(
+    seed=0,
+    nodes=3,
+    shards=2,
+    clients=4,
+    callers=16,
+    sessions=160,
+    tenants=True,
+    quota_sessions=16,
+    quota_bytes=1 << 20,
+    seconds=5.0,
+    actions=tuple(
+        Action(
+            number % 16,
+            12.0 + number * 7 % 11,
+            ("create", "create", "update", "create", "patch", "delete", "create")[number % 7],
+            number * 29 % 160,
+        )
+        for number in range(2400)
+    ),
+    faults=(
+        Fault(1200, "kill actor", "primary of shard 0", 1.0),
+        Fault(2600, "cut between", "node of primary of shard 1", 0.5, other="node of backup of shard 1"),
+        Fault(3400, "kill actor", "primary of shard 1", 1.0),
+    ),
+)
+"""A tenant creates more sessions than its quota allows, beside another; actors are lost meanwhile."""
+
+EVICTING_TENANT = structs.replace(FULL_TENANT, evicts=True, page_max=4)
+"""The same, but its oldest sessions are evicted, none of which has a user."""
 
 
 @mutant("takes the namespace of nobody for writes")
@@ -87,4 +121,65 @@ def _(patches: Patches) -> None:
 @mutant("takes a log-out in a namespace for a write", budget=50, plan=TENANTS_CUT_IN_INTERVAL)
 def _(patches: Patches) -> None:
     """With interval, it is confirmed once it is written."""
-    patches.set(disk_log, "_MAY_END", disk_log._ENDINGS)  # noqa: SLF001  that is what it breaks
+    patches.set(disk_log, "_MAY_END", disk_log._ENDINGS)
+
+
+# --- quotas ----------------------------------------------------------------------------------------------
+
+
+@mutant("counts only what is applied against a quota", budget=20, plan=FULL_TENANT)
+def _(patches: Patches) -> None:
+    """Nothing is reserved for what is logged."""
+    patches.set(namespace_growth._Reserved, "add", lambda _self, _sequence, _sessions, _size: None)
+
+
+@mutant("counts no namespace in what a snapshot brings", budget=20, plan=FULL_TENANT)
+def _(patches: Patches) -> None:
+    """Who joined and takes over lets each namespace begin at nothing."""
+    original = table.SessionTable.install
+
+    def install(self, sessions, time_us):
+        original(self, sessions, time_us)
+        self.usage = namespaces.Usage()
+
+    patches.set(table.SessionTable, "install", install)
+
+
+@mutant("keeps the quota of one namespace for all", budget=20, plan=FULL_TENANT)
+def _(patches: Patches) -> None:
+    """Who is not named in the quotas has that of another."""
+    original = quotas.Quotas.part
+
+    def part(self, namespace):
+        return original(self, namespace) or next(iter(self._parts.values()), None)
+
+    def of(self, namespace):
+        return self._of_cluster.get(namespace) or next(iter(self._of_cluster.values()))
+
+    patches.set(quotas.Quotas, "part", part)
+    patches.set(quotas.Quotas, "of", of)
+
+
+@mutant("refuses a namespace at half of its quota", budget=20, plan=FULL_TENANT)
+def _(patches: Patches) -> None:
+    """What is logged counts twice, and so does what is there."""
+    original = table.SessionTable.used_by
+
+    def used_by(self, namespace):
+        sessions, size = original(self, namespace)
+        return 2 * sessions, 2 * size
+
+    patches.set(table.SessionTable, "used_by", used_by)
+
+
+@mutant("reserves nothing for sessions, only for bytes", budget=20, plan=FULL_TENANT)
+def _(patches: Patches) -> None:
+    """A burst of creates gets past the number of sessions."""
+    original = namespace_growth._brought
+    patches.set(namespace_growth, "_brought", lambda command: (0, original(command)[1]))
+
+
+@mutant("evicts the oldest of all namespaces for a quota", budget=20, plan=EVICTING_TENANT)
+def _(patches: Patches) -> None:
+    """The namespace that is at its quota takes the room of another."""
+    patches.set(AgeOrder, "oldest", lambda self, _namespace: iter(self))

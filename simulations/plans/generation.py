@@ -99,7 +99,18 @@ def make_plan(seed: int) -> Plan:
     plan = replace(plan, secret=secret, tenants=tenants)
     plan = replace(plan, actions=_actions(plan, random), faults=_faults(plan, random))
     plan = replace(plan, faults=(*plan.faults, *_poison(plan, Random(f"{seed}/poison"))))
-    return _with_bounds(plan)
+    return _with_quota(_with_bounds(plan))
+
+
+def _with_quota(plan: Plan) -> Plan:
+    """Give the tenant of every fourth plan with one a quota. Drawn apart, as below."""
+    random = Random(f"{plan.seed}/quota")
+    if not plan.tenants or random.random() > 0.25:
+        return plan
+    # With several shards, each has so large a margin of few sessions that only bytes run out.
+    sessions = random.choice((1, 3, 1000)) if plan.shards == 1 else 1000
+    size = plan.shards * random.choice((60, 120, 4 * plan.session_bytes or 100_000))
+    return replace(plan, quota_sessions=sessions, quota_bytes=size, evicts=random.random() < 0.5)
 
 
 def _with_bounds(plan: Plan) -> Plan:

@@ -63,7 +63,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     may hold, in turn (none: without a bound); then sessions are of up to twice `session_bytes`.
     `evicts`: every second session has no user, and may be evicted when memory is full.
     `tenants`: every second client is in a namespace of its own, with sessions under the same digests, users
-    and points as the others have.
+    and points as the others have. That may have `quota_sessions` sessions of `quota_bytes` (0: any number).
 
     `secret`: processes have no certificates and prove that they know one secret, which an intruder does not.
 
@@ -110,6 +110,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     memory_bytes: tuple[int, ...] = ()
     evicts: bool = False
     tenants: bool = False
+    quota_sessions: int = 0
+    quota_bytes: int = 0
     durability: tuple[str, ...] = ()
     interval_seconds: float = 1.0
     sync_ms: float = 1.0

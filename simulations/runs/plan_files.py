@@ -48,6 +48,8 @@ def check_plan(plan: Plan, where: str) -> None:
             f"{where}: secret and tenants exclude each other: who proves a secret has no certificate, which "
             "alone can name a namespace"
         )
+    if bool(plan.quota_sessions) != bool(plan.quota_bytes) or (plan.quota_sessions and not plan.tenants):
+        raise UsageError(f"{where}: a quota needs quota_sessions, quota_bytes and tenants")
     for mode in plan.durability:
         if mode not in DURABILITIES:
             raise UsageError(f"{where}: durability must be of {', '.join(DURABILITIES)}, not {mode!r}")
