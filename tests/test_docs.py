@@ -210,6 +210,7 @@ def variables_of_tests() -> set[str]:
         "cluster/shard/test_roles_page",
         "cluster/steps/test_step_times",
         "store/test_scan",
+        "system/test_hostile_frames",
         "system/test_sqlite",
     )
     code = "".join((ROOT / f"tests/{each}.py").read_text() for each in readers)
