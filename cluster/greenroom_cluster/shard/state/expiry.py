@@ -80,6 +80,18 @@ class ExpiryIndex:
 
     def enter_all(self, digests: Sequence[bytes], expires_us: Sequence[int], time_us: int) -> None:
         """Note many sessions at once, as what a start finds; no new index is being built."""
+        run = b"".join(digests)
+        if not run:
+            return
+        # What was stored together mostly ends together.
+        look_us = _common_look_us(min(expires_us), max(expires_us), time_us)
+        if look_us is not None and len(run) == DIGEST_BYTES * len(digests):
+            self.entries += len(digests)
+            self._buckets.setdefault(look_us, bytearray()).extend(run)
+        else:
+            self._enter_apart(digests, expires_us, time_us)
+
+    def _enter_apart(self, digests: Sequence[bytes], expires_us: Sequence[int], time_us: int) -> None:
         found: dict[int, list[bytes]] = {}
         for digest, ends_us in zip(digests, expires_us, strict=True):
             if len(digest) != DIGEST_BYTES:
@@ -164,12 +176,27 @@ class ExpiryIndex:
         return left
 
 
+def _common_look_us(first_us: int, last_us: int, time_us: int) -> int | None:
+    """Return when to look at all sessions that end between two times, None if not at one time."""
+    width_us = _width_us(first_us, time_us)
+    if width_us != _width_us(last_us, time_us):
+        return None
+    look_us = _look_us(first_us, time_us)
+    return look_us if look_us == _look_us(last_us, time_us) else None
+
+
 def _look_us(expires_us: int, time_us: int) -> int:
     """Return when to look at a session: when a wide bucket starts, when a narrow one ends."""
+    width_us = _width_us(expires_us, time_us)
+    if width_us == BUCKET_US:
+        return (max(expires_us, time_us) // BUCKET_US + 1) * BUCKET_US
+    return expires_us // width_us * width_us
+
+
+def _width_us(expires_us: int, time_us: int) -> int:
+    """Return how wide the bucket is of a session that ends then."""
     ahead_us = expires_us - time_us
     width_us = BUCKET_US
     while ahead_us >= width_us * _FACTOR and width_us < _WIDEST_US:
         width_us *= _FACTOR
-    if width_us == BUCKET_US:
-        return (max(expires_us, time_us) // BUCKET_US + 1) * BUCKET_US
-    return expires_us // width_us * width_us
+    return width_us

@@ -188,11 +188,14 @@ class SessionTable(CommandTable[wire.EncodedSession]):
         self.stored_bytes += sum(sizes)
         self.stored_bytes_max = max(self.stored_bytes_max, *sizes, 0)
         self.expiry.enter_all(digests, [heading.expires_us for heading in headings], time_us)
-        for digest, heading, size in zip(digests, headings, sizes, strict=True):
-            if len(digest) > DIGEST_BYTES:
-                self._count_one(digest, 1)
-            if heading.user_id is not None or self.anonymous is not None:
-                self._enter(heading.user_id, digest, size)
+        users = [heading.user_id for heading in headings]
+        if self.anonymous is not None or users.count(None) < len(users):
+            for digest, user_id, size in zip(digests, users, sizes, strict=True):
+                self._enter(user_id, digest, size)
+        if sum(map(len, digests)) > DIGEST_BYTES * len(digests):
+            for digest in digests:
+                if len(digest) > DIGEST_BYTES:
+                    self._count_one(digest, 1)
 
     def fingerprint(self) -> bytes:
         """Return a digest of the whole replicated state, equal on replicas that have applied the same log."""
