@@ -16,6 +16,7 @@ from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.messages import PrepareOk, SnapshotOk
 from greenroom_cluster.shard.pairs.replication import Replication
 from greenroom_cluster.shard.recovery import Recovery
+from greenroom_cluster.shard.state import snapshot_parts
 from greenroom_cluster.shard.state.clock import ShardClock
 from simulations.mutants.patching import Patches, mutant
 from simulations.plans.plan import Action, Fault, Plan
@@ -415,12 +416,12 @@ def _(patches: Patches) -> None:
 @mutant("forgets kept answers when it comes back", budget=50, plan=CUT_IN_SHORT_LOGS)
 def _(patches: Patches) -> None:
     """A snapshot on disk is read without the clients and their answers, so a request is applied twice."""
-    original = recovery._decode
+    original = snapshot_parts._decode
 
     def decode(body):
         return msgspec.structs.replace(original(body), clients=(), replies=())
 
-    patches.set(recovery, "_decode", decode)
+    patches.set(snapshot_parts, "_decode", decode)
 
 
 @mutant("goes on from the length of its log", flagged=True, budget=50, plan=OTHER_TAIL)

@@ -8,8 +8,9 @@ from greenroom_cluster.shard.disk_log import DiskLog, DiskStalledError
 from greenroom_cluster.shard.recovery import Recovery
 from greenroom_cluster.shard.roles.membership import Membership
 from greenroom_cluster.shard.roles.primary import Primary
+from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.state.clock import ShardClock
-from simulations.mutants.durable import ALL_CUT, SMALL
+from simulations.mutants.durable import ALL_CUT, PRIMARY_LOST, SMALL
 from simulations.mutants.patching import Patches, mutant
 from simulations.plans.plan import Action, Fault
 
@@ -38,6 +39,19 @@ HUNG_AND_CUT = _replace(
 
 CUT_IN_SHORT_STEPS = _replace(ALL_CUT, step_bytes=500)
 """All machines lose power at once, and applying what is on disk takes many steps."""
+
+PRIMARY_LOST_IN_SHORT_STEPS = _replace(
+    PRIMARY_LOST,
+    actions=_WRITES,
+    seconds=9.0,
+    log_bytes_min=1000,
+    sync_ms=5.0,
+    chunk_bytes=2000,
+    step_bytes=500,
+    session_bytes=2000,
+    sessions=24,
+)
+"""Only the backup's disk is left, with snapshots that take many steps to be read."""
 
 LONG_CUT = _replace(
     SMALL,
@@ -115,6 +129,19 @@ def _(patches: Patches) -> None:
 
     patches.set(Recovery, "take", take)
     patches.set(Primary, "paused", property(is_paused))
+
+
+@mutant("goes on with a part of its snapshot", budget=20, plan=PRIMARY_LOST_IN_SHORT_STEPS)
+def _(patches: Patches) -> None:
+    """Who recovers a shard as a former backup applies its log to what one step has read of the snapshot."""
+    original = Replica.read_on
+
+    def read_on(self, now_ns, wall_us):
+        while len(self.log.unread) > 1:
+            self.log.unread.popleft()
+        original(self, now_ns, wall_us)
+
+    patches.set(Replica, "read_on", read_on)
 
 
 @mutant("slews the time without power away", budget=20, plan=LONG_CUT)

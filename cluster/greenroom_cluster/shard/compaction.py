@@ -107,6 +107,7 @@ class Compaction:
 
     def _begin(self, copy: Copy) -> None:
         disk, settings = self._disk, self._context.settings
+        copy.read_all()
         last = (copy.last_epoch, copy.committed)
         sender = SnapshotSender(copy.shard, copy.epoch, 0, last, copy.table, settings.chunk_bytes)
         writing = self._writing = _Writing(Base(copy, disk.mark, disk.given_bytes), sender)
@@ -149,4 +150,4 @@ def _snapshot_bytes(copy: Copy) -> int:
     """
     table, log = copy.table, copy.log
     size = table.stored_bytes + table.clients.charged_bytes
-    return size if log.decoded else size + log.held_bytes
+    return size if log.decoded else size + log.held_bytes + sum(map(len, log.unread))

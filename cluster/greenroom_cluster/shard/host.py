@@ -16,6 +16,7 @@ from typing import Any
 
 from greenroom.cluster_map import ClusterMap, ShardEntry
 from greenroom.errors import InvariantError
+from greenroom_cluster.shard.catching_up import catch_up
 from greenroom_cluster.shard.clients.requests import Requests
 from greenroom_cluster.shard.context import Context, OpenProposal
 from greenroom_cluster.shard.disk_log import DiskLog, Stable
@@ -419,22 +420,10 @@ class Host:
 
     # --- time -----------------------------------------------------------------------------------------------
 
-    def _catch_up(self, now_ns: int, wall_us: int) -> None:
-        """Apply more of what is left, first what was inherited: those shards serve nobody until then."""
-        step, by_shard = self._step, self._replicas.by_shard
-        behind, step.behind = step.behind, {}
-        found = [replica for shard in behind if (replica := by_shard[shard]) is not None]
-        shards = [each.shard for each in sorted(found, key=lambda each: not each.inherits)]
-        for place, shard in enumerate(shards):
-            if step.bytes_left <= 0:
-                step.behind.update(dict.fromkeys(shards[place:]))
-                break
-            deliver(self._replicas, (shard,), now_ns, wall_us, b"", InputKind.CATCH_UP)
-
     def _tick(self, now_ns: int, wall_us: int, _event: Tick) -> None:
         step = self._step
         if step.behind:
-            self._catch_up(now_ns, wall_us)
+            catch_up(self._replicas, now_ns, wall_us)
         for pair in self._pairs.outgoing.values():
             if now_ns >= pair.retry_ns:
                 pair.retry()

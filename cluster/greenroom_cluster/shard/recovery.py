@@ -12,34 +12,13 @@ import msgspec
 
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap, ShardEntry
-from greenroom.errors import InvariantError
 from greenroom_cluster.coordination.absence import is_away
 from greenroom_cluster.coordination.messages import Decision
 from greenroom_cluster.disk.replay import DiskCopy
 from greenroom_cluster.shard.context import OpenProposal
-from greenroom_cluster.shard.messages import SnapshotChunk
 from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.state.ladder import Rung, common_end
-from greenroom_cluster.shard.state.records import ClientState, EncodedSession, KeptReply
-
-
-class _Chunk(wire.Frame, frozen=True, tag=SnapshotChunk.__struct_config__.tag):
-    """The beginning of a `SnapshotChunk`, its sessions encoded as a table keeps them."""
-
-    shard: int
-    epoch: int
-    join: int
-    sequence: int
-    time_us: wire.TimeUs
-    number: int
-    last: bool
-    sessions: tuple[EncodedSession, ...]
-    clients: tuple[ClientState, ...]
-    replies: tuple[KeptReply, ...]
-
-
-_decode = msgspec.msgpack.Decoder(_Chunk).decode
 
 
 class Found:
@@ -63,7 +42,7 @@ class Recovery:
         self._found: dict[int, Found] = {}
 
     def find(self, copy: DiskCopy) -> None:
-        """Take in a copy from disk. Its chunks are freed, because they are in the table now."""
+        """Take in a copy from disk. Its chunks are freed, or left to the replica, which reads them later."""
         assert self._resources.disk is not None
         replica = restored(copy, self._resources)
         self._found[copy.shard] = Found(replica, _epoch_of(copy), copy.last)
@@ -191,26 +170,29 @@ class Recovery:
 def restored(copy: DiskCopy, resources: Resources) -> Replica:
     """Return the replica of which this is the copy on disk; what follows the snapshot is only prepared.
 
+    The snapshot is read now only if this actor is likely to serve the shard.
+
     Raises InvariantError if the snapshot lacks its last chunk.
     """
     assert copy.base is not None
     replica = Replica(resources, copy.shard, 0, 0)
     replica.recovered = True
-    table, whole = replica.table, not copy.chunks
-    for body in copy.chunks:
-        chunk = _decode(body)
-        table.restore(chunk.sessions, chunk.time_us)
-        table.clients.install(chunk.clients, chunk.replies)
-        whole = chunk.last
-    if not whole:
-        raise InvariantError(f"shard {copy.shard}: the snapshot on disk lacks its last chunk")
     sequence = copy.base.sequence
     epoch = copy.base.ladder[-1][0] if copy.base.ladder else 0
-    replica.begin_at(table, (epoch, sequence))
+    replica.begin_at(replica.table, (epoch, sequence))
+    replica.log.put_off(copy.chunks)
+    if not _was_backup(copy):
+        replica.read_all()
     replica.log.restore(copy.records)
     replica.ladder.resume(copy.ladder, sequence)
     replica.clock.heard(copy.time_us, 0)
     return replica
+
+
+def _was_backup(copy: DiskCopy) -> bool:
+    """Whether the directory belonged to a backup: of logs that end alike the primary's goes on."""
+    known = copy.configuration
+    return known is not None and known.holder in known.backups
 
 
 def _epoch_of(copy: DiskCopy) -> int:

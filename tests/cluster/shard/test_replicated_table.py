@@ -9,7 +9,6 @@ from greenroom import wire
 from greenroom.errors import InvariantError
 from greenroom_cluster.shard.joining.snapshot import SnapshotReceiver, SnapshotSender
 from greenroom_cluster.shard.messages import SnapshotChunk
-from greenroom_cluster.shard.recovery import _Chunk
 from greenroom_cluster.shard.state.expiry import BUCKET_US
 from greenroom_cluster.shard.state.records import (
     Command,
@@ -20,6 +19,7 @@ from greenroom_cluster.shard.state.records import (
     Record,
     StoredSession,
 )
+from greenroom_cluster.shard.state.snapshot_parts import Part
 from greenroom_cluster.shard.state.stored import decoded
 from greenroom_cluster.shard.state.table import SessionTable
 from tests.cluster.shard.probe import ALICE, CLIENT, WALL_US, create, record
@@ -221,5 +221,5 @@ def test_a_snapshot_on_disk_with_a_session_twice_is_refused() -> None:
 
 
 def test_what_is_read_of_a_part_on_disk_is_its_beginning() -> None:
-    fields = _Chunk.__struct_fields__
+    fields = Part.__struct_fields__
     assert fields == SnapshotChunk.__struct_fields__[: len(fields)]

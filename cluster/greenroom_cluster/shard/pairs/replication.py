@@ -18,9 +18,9 @@ class Replication:
 
     `departed` are former members that may come back with their directories, by those.
     `recipients` are sent the log; it is committed once all that are `counted` have it, and the own disk, if
-    there is one. `inherited` is what
-    the log held when this actor became primary. Until all of that is applied, the primary is `behind`. With
-    `copy_first`, it is applied only once another member has it.
+    there is one. `inherited` is what the log held when this actor became primary. Until all of that is
+    applied, and the snapshot before it, the primary is `behind`. With `copy_first`, it is applied only once
+    another member has it.
     """
 
     __slots__ = (
@@ -48,7 +48,7 @@ class Replication:
         self.recipients: list[Recipient] = []
         self.counted: tuple[Recipient, ...] = ()
         self.inherited = copy.log.appended
-        self.behind = copy.committed < self.inherited
+        self.behind = copy.committed < self.inherited or bool(copy.log.unread)
         self.copy_first = False
         self.departed: dict[bytes, Departed] = {}
 

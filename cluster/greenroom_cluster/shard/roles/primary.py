@@ -374,7 +374,13 @@ class Primary:
         for origin, read in again:
             self.read(now_ns, wall_us, origin, b"", read)
         self._committed_more(now_ns)
-        if replication.behind and copy.committed >= replication.inherited:
+        if replication.behind:
+            self.end_inheritance(now_ns, wall_us)
+
+    def end_inheritance(self, now_ns: int, wall_us: int) -> None:
+        """Serve once all that was inherited is applied."""
+        replication, copy = self.replication, self.copy
+        if replication.behind and copy.committed >= replication.inherited and not self.log.unread:
             replication.behind = replication.copy_first = False
             self.release(now_ns, wall_us)
             self.membership.manage(now_ns)

@@ -155,6 +155,7 @@ class Replica(Copy):
         self.receiver.take(offer)
         self.told = offer.sequence
         self.clock.heard(offer.time_us, now_ns)
+        self._read_soon()
         self.count_now()
         self.context.transition(self.shard, self.epoch, self.role.value, "goes on from its directory")
 
@@ -200,6 +201,7 @@ class Replica(Copy):
     def become_suspended(self, former: bytes, suspect: SuspectRecord, reason: str) -> None:
         """Stop before the record on which the former primary died or hung."""
         self._become(Role.SUSPENDED)
+        self.read_all()
         undecided = self.log.records(self.committed, self.log.appended)
         self.suspension = Suspension(self.shard, former, undecided, suspect.sequence)
         self.approach_suspect()
@@ -237,6 +239,23 @@ class Replica(Copy):
         reason = f"record {record.sequence} was dropped by an operator"
         self._become_serving(now_ns, wall_us, reason, copy_first=True)
 
+    def _read_soon(self) -> None:
+        """Read the snapshot that was found on disk: now, if it is short and nothing else waits, or later."""
+        step = self.step
+        while self.log.unread and step.bytes_left > 0 and not step.behind:
+            self.read_part()
+        if self.log.unread:
+            step.behind[self.shard] = None
+
+    def read_on(self, now_ns: int, wall_us: int) -> None:
+        """Read more of the snapshot that was found on disk, as much as one step may; leave the rest."""
+        step = self.step
+        while self.log.unread and step.bytes_left > 0:
+            self.read_part()
+        step.behind[self.shard] = None
+        if self.primary is not None:
+            self.primary.end_inheritance(now_ns, wall_us)
+
     def _holds(self, suspect: SuspectRecord) -> bool:
         """Whether the suspect is in the log here, and the former primary had not applied it."""
         if not max(self.committed, self.known_committed) < suspect.sequence <= self.log.appended:
@@ -253,6 +272,7 @@ class Replica(Copy):
         # The shard's time begins now at the latest, so that a clock that jumps before the first request is
         # doubted too.
         self.clock.read(now_ns, wall_us)
+        self._read_soon()
         self.primary = Primary(self, self.resources, now_ns)
         replication = self.primary.replication
         replication.copy_first = copy_first and replication.behind

@@ -8,11 +8,14 @@ from greenroom_cluster.shard.state.ladder import Ladder
 from greenroom_cluster.shard.state.log import Log
 from greenroom_cluster.shard.state.memory import Memory
 from greenroom_cluster.shard.state.pacing import affordable
+from greenroom_cluster.shard.state.snapshot_parts import take_in
 from greenroom_cluster.shard.state.table import SessionTable
 from greenroom_cluster.shard.step import MARK_EPOCH, MARK_SEQUENCE, MARK_SHARD, Step
 
 _REPLIES_UNTOLD_BYTES = 64 << 10
 STABLE_WITHOUT_DISK = 1 << 63
+READ = 4
+"""Reading so many bytes of a snapshot takes as long as opening one of a session."""
 
 
 class Copy:
@@ -93,6 +96,21 @@ class Copy:
         self.ladder = Ladder(last)
         self.log = Log(sequence)
         self.committed = sequence
+
+    def read_all(self) -> None:
+        """Read the rest of the snapshot that was found on disk, however long that takes."""
+        while self.log.unread:
+            self.read_part()
+
+    def read_part(self) -> None:
+        """Read the next part of it. Raises InvariantError if it lacks its last part."""
+        log = self.log
+        part = log.next_part()
+        last = take_in(self.table, part)
+        if last == bool(log.unread):
+            raise InvariantError(f"shard {self.shard}: the snapshot on disk lacks its last part")
+        self.step.bytes_left -= len(part) // READ
+        self.count_arrived()
 
     # --- the books ------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ The primary drops committed records that every recipient has logged; a backup dr
 So the log is short; a new replica gets everything older as a snapshot.
 
 After a start from a disk it is long, and of many replicas nobody needs it soon. So what comes from there
-stays encoded, and is decoded piece by piece as it is applied.
+stays encoded, and is decoded piece by piece as it is applied. So does the snapshot that it follows, in parts.
 """
 
 from collections import deque
@@ -129,6 +129,7 @@ class Log:
         "encoded_from",
         "held_bytes",
         "opening_at",
+        "unread",
     )
 
     def __init__(self, appended: int = 0) -> None:
@@ -144,6 +145,8 @@ class Log:
         """The newest record whose size does not say how long it takes to apply."""
         self.held_bytes = 0
         self.charged_bytes = 0
+        self.unread: deque[bytes] = deque()
+        """What is still to be read of the snapshot before the log; nothing is applied before that."""
 
     @property
     def first(self) -> int:
@@ -152,7 +155,7 @@ class Log:
 
     @property
     def decoded(self) -> bool:
-        """Whether no record is encoded any longer."""
+        """Whether nothing is encoded any longer."""
         return self.encoded_from == _NEVER
 
     def append(self, record: Record, size: int, charge: int) -> None:
@@ -212,6 +215,24 @@ class Log:
             self.held_bytes += size
         return True
 
+    def put_off(self, parts: Sequence[bytes]) -> None:
+        """Leave the parts of the snapshot before the log, which is empty yet, to be read later."""
+        self.unread.extend(parts)
+        self.charged_bytes += sum(map(len, parts))
+        if parts:
+            self.encoded_from = self.appended + 1
+
+    def next_part(self) -> bytes:
+        """Take out what is to be read next of the snapshot."""
+        part = self.unread.popleft()
+        self.charged_bytes -= len(part)
+        self._note_decoded()
+        return part
+
+    def _note_decoded(self) -> None:
+        if self._encoded_through < self.encoded_from and not self.unread:
+            self.encoded_from = _NEVER
+
     def restore(self, records: Sequence[EncodedRecord]) -> None:
         """Add records that were on a disk. Each is charged what it takes until it is applied."""
         if not records:
@@ -232,6 +253,8 @@ class Log:
         first = self.encoded_from
         if first > after + 1:
             return first - 1, 0
+        if self.unread:
+            return after, 0
         entries = self._entries
         reached, cost, start = after, 0, first - self.first
         entries.rotate(-start)
@@ -270,8 +293,7 @@ class Log:
             self.charged_bytes -= charge
         self.appended = min(self.appended, after)
         self._encoded_through = min(self._encoded_through, after)
-        if self._encoded_through < self.encoded_from:
-            self.encoded_from = _NEVER
+        self._note_decoded()
 
     def records(self, after: int, through: int) -> list[Record]:
         """Return the records after one number up to another; raises InvariantError if not all are held."""
