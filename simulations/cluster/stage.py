@@ -38,13 +38,12 @@ from simulations.cluster.marks import ActorMark
 from simulations.cluster.recording import Recording
 from simulations.cluster.supervisors import SupervisorProcess
 from simulations.kernel.directory import Directory, FailedError, InUseError
+from simulations.kernel.disk import FREE_BYTES_MIN
 from simulations.kernel.network import Network
 from simulations.kernel.timeline import ORIGIN_NS, SECOND, Timeline
 from simulations.plans.plan import Plan
 
 TRACE_MAX = 200_000
-FREE_BYTES_MIN = 8000
-"""Room on the disks of actors below which they refuse what takes any."""
 TENANT = "tenant"
 """The namespace of every second client, where there are tenants."""
 IDENTITY = b"simulatedcluster"

@@ -221,7 +221,9 @@ class Directory:
         return number
 
     def settle(self, number: int) -> None:
-        """Have the batches up to this one on stable storage."""
+        """Have the batches up to this one on stable storage, if none before them was lost by a failed sync."""
+        if self._shown_only is not None:
+            return
         self.synced = self._note = max(self.synced, min(number, self.newest))
         if self.random.random() < 0.2:
             self._note_kept = self._note  # the kernel writes that back when it likes

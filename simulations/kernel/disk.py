@@ -1,18 +1,22 @@
 """How a process writes to its directory: each step's entries at once, as a batch; a thread syncs them.
 
-One sync runs at a time. What is written meanwhile is synced next.
+What the thread does next the product decides (`links.disk_schedule`); this is what takes time, and may fail.
 """
 
 from collections.abc import Callable
 
+from greenroom.deadlines import NEVER_NS
+from greenroom_cluster.links.disk_schedule import DiskSchedule, End, Measure, Sync, Wait
 from greenroom_cluster.links.outbox import DiskEffect
 from greenroom_cluster.links.sync_news import SyncNews
-from greenroom_cluster.shard.effects import Persist
+from greenroom_cluster.shard.effects import DropBefore, Persist
 from greenroom_cluster.shard.inputs import Synced
 from simulations.kernel.directory import Directory, FailedError
 from simulations.kernel.processes import Process
 from simulations.kernel.timeline import MILLISECOND
 
+FREE_BYTES_MIN = 8000
+"""Room on the disks of actors below which they refuse what takes any."""
 _LOOK_NS = 500 * MILLISECOND
 _ROOMY = 1 << 40
 
@@ -20,7 +24,6 @@ _ROOMY = 1 << 40
 class DiskWriter:
     """Writes to the directory of one process.
 
-    With `interval_ns` it syncs a batch after half of that, unless it is to be synced at once.
     All syncs are in `news`. `on_synced()`, if one is awaited, and `on_measured(free_bytes)` are called in the
     process, and `on_failed` when a sync has failed, or a write.
     """
@@ -37,22 +40,21 @@ class DiskWriter:
     ) -> None:
         self.directory = directory
         self.news = SyncNews()
+        # The newest batch that this process has synced.
+        self.reached = directory.synced
         self._process = process
         self._timeline = process.timeline
         self._on_synced = on_synced
         self._on_measured = on_measured
         self._on_failed = on_failed
-        self._interval_ns = interval_ns
+        self._schedule = DiskSchedule(interval_ns, free_bytes_min=FREE_BYTES_MIN, look_ns=_LOOK_NS)
+        # Words of the loop that the thread has yet to hear, and when it wakes without one.
+        self._words = 0
+        self._wakes_ns = NEVER_NS
         self._syncing = False
-        self._wanted = False
-        # The position of the newest batch written, and the number of the newest that a sync covers.
-        self._position = 0
-        self._covered = directory.synced
-        self._due_at = -1
-        # The newest batch that this process has synced.
-        self.reached = directory.synced
-        self._look_at = 0
-        self._short = False
+        self._told_room: int | None = None
+
+    # --- in the loop ---------------------------------------------------------------------------------------
 
     def write(self, effects: list[DiskEffect]) -> None:
         """Append entries to the log, and have them synced in their turn; or drop what is not needed.
@@ -68,69 +70,97 @@ class DiskWriter:
                 except FailedError:
                     self._on_failed("write failed")
                     raise
-                self._position = effect.position
-                self._wanted = self._wanted or effect.at_once or not self._interval_ns
+                asks = self._schedule.wrote(effect)
             else:
-                self.directory.drop_before(effect.mark)
-                self._process.network.happened["log dropped"] += 1
-        self._timeline.after(0, self._go_on)
+                asks = self._schedule.drops(effect)
+            if asks:
+                self._words += 1
+                self._timeline.after(0, self._go_on)
+
+    # --- in the thread -------------------------------------------------------------------------------------
 
     def _go_on(self) -> None:
+        """Do what is next, if the thread is there: it may be stopped with the process, or wait for a sync."""
+        if self._process.paused:
+            self._process.tell(0, self._go_on)
+        elif not self._syncing:
+            self._hear()
+            self._work()
+
+    def _hear(self) -> bool:
+        if not self._words:
+            return False
+        self._words -= 1
+        self._schedule.heard()
+        return True
+
+    def _work(self) -> None:
         process = self._process
-        if process.paused:
-            process.tell(0, self._go_on)
-            return
-        self._look()
-        if self._syncing or not process.alive:
-            return
-        if self._wanted:
-            self._sync()
-        elif self._covered < self.directory.newest:
-            self._arm()
+        while process.alive and not self._syncing:
+            if process.paused:
+                process.tell(0, self._work)
+                return
+            match self._schedule.next(process.machine.now_ns()):
+                case Wait(until_ns=until_ns):
+                    if not self._hear():
+                        self._wake_at(until_ns)
+                        return
+                case Sync():
+                    self._sync()
+                case DropBefore(mark=mark):
+                    self.directory.drop_before(mark)
+                    process.network.happened["log dropped"] += 1
+                case Measure():
+                    self._measure()
+                case End():
+                    self._on_failed("sync failed")
 
-    def _look(self) -> None:
-        """Tell now and then how much room there is, as long as there may be too little."""
-        room, now = self.directory.room, self._timeline.now
-        if not self._process.alive or now < self._look_at or (room is None and not self._short):
+    def _wake_at(self, until_ns: int) -> None:
+        if until_ns == NEVER_NS:
             return
-        self._look_at, self._short = now + _LOOK_NS, room is not None
-        self._process.tell(0, self._on_measured, _ROOMY if room is None else room)
-        if self._short:
-            self._timeline.at(self._look_at, self._look)
+        moment = self._process.machine.moment(until_ns)
+        if moment < self._wakes_ns:
+            self._wakes_ns = moment
+            self._timeline.at(moment, self._wake)
 
-    def _arm(self) -> None:
-        if self._due_at < 0:
-            self._due_at = self._timeline.now + self._interval_ns // 2
-            self._timeline.at(self._due_at, self._due)
+    def _wake(self) -> None:
+        self._wakes_ns = NEVER_NS
+        self._go_on()
 
-    def _due(self) -> None:
-        self._due_at = -1
-        if self._covered < self.directory.newest:
-            self._wanted = True
-            self._go_on()
+    def _measure(self) -> None:
+        """Tell how much room there is, while that is less than enough."""
+        room = self.directory.room
+        self._schedule.measured(_ROOMY if room is None else room)
+        if room is not None or self._told_room is not None:
+            self._told_room = room
+            self._process.tell(0, self._on_measured, _ROOMY if room is None else room)
 
     def _sync(self) -> None:
-        self._wanted, self._syncing = False, True
-        number, position = self.directory.newest, self._position
-        self._covered = number
-        self._timeline.after(self.directory.draw_sync_ns(), self._sync_ended, number, position)
+        self._syncing = True
+        number = self.directory.newest
+        self._timeline.after(self.directory.draw_sync_ns(), self._sync_ended, number)
 
-    def _sync_ended(self, number: int, position: int) -> None:
+    def _sync_ended(self, number: int) -> None:
         directory = self.directory
         if not self._process.alive:
             return
         if directory.hanging:
-            directory.waiting.append(lambda: self._sync_ended(number, position))
+            directory.waiting.append(lambda: self._sync_ended(number))
         elif directory.failing:
             directory.fail_sync()
-            self._on_failed("sync failed")
+            self._process.tell(0, self._failed)
         else:
             directory.settle(number)
             self.reached = number
-            self._process.tell(0, self._returned, number, position)
+            self._process.tell(0, self._returned, number)
 
-    def _returned(self, number: int, position: int) -> None:
+    def _failed(self) -> None:
         self._syncing = False
-        if self.news.put(Synced(position, number, self.directory.stored_bytes)):
+        self._schedule.fail()
+        self._work()
+
+    def _returned(self, number: int) -> None:
+        self._syncing = False
+        if self.news.put(Synced(self._schedule.ended(), number, self.directory.stored_bytes)):
             self._on_synced()
-        self._go_on()
+        self._work()

@@ -21,6 +21,7 @@ from simulations.mutants import (
     proofs,
     recovering,
     requests,
+    syncing,
 )
 from simulations.mutants.patching import MUTANTS, Mutant, planted
 from simulations.runs.batch import run_plan, run_seed, worker_pool
@@ -43,6 +44,7 @@ __all__ = [
     "proofs",
     "recovering",
     "requests",
+    "syncing",
     "table",
 ]
 

@@ -260,6 +260,7 @@ def test_files_of_batches_before_a_mark_are_deleted() -> None:
         bench.run(0.1)
     stored, mark = bench.directory.stored_bytes, bench.directory.synced
     bench.thread.write([DropBefore(mark)])
+    bench.run(0)
     assert list(bench.directory.batches) == [mark]
     assert 0 < bench.directory.stored_bytes < stored
     bench.directory.drop_before(mark + 5)
