@@ -153,18 +153,25 @@ class Directory:
         return found
 
     def _write_anew(self) -> None:
-        """Make stable what may be believed of the newest segment, in another one."""
-        if self._segments:
-            newest = self._segments[-1]
-            tail = rules.believable(self._found(newest), newest.first, self._note)
-            if self.failing or not self._has_room(sum(len(batch.body) + HEADER_BYTES for batch in tail)):
+        """Make stable, in other segments, what may be believed of those that need not have been synced."""
+        segments = self._segments
+        tail = rules.read_tail(
+            [each.first for each in segments], lambda index: self._found(segments[index]), self._note
+        )
+        if segments:
+            size_bytes = sum(len(batch.body) + HEADER_BYTES for part in tail.batches for batch in part)
+            if self.failing or not self._has_room(size_bytes):
                 raise FailedError(self.slot)
-            self._segments.pop()
-            self._keep(newest.first, tail)
-            if tail:
-                self._segments.append(self._begun(newest.first))
-        self._segments.append(self._begun(self.newest + 1))
+        if tail.batches:
+            first = segments[tail.unsettled].first
+            del segments[tail.unsettled :]
+            self._keep(first, [batch for part in tail.batches for batch in part])
+        segments += [self._begun(part[0].number) for part in tail.batches if part]
+        segments.append(self._begun(self.newest + 1))
         self._newest_bytes = 0
+        if self.newest > self.synced:
+            # Of what was not written anew no sync knows.
+            self._shown_only = self.synced
 
     def _keep(self, first: int, tail: list[Batch]) -> None:
         last = first + len(tail) - 1
@@ -201,6 +208,9 @@ class Directory:
         written = self.batches[number]
         return rules.encode_batch(Batch(number, written.synced, written.body), mark)
 
+    def _segment_of(self, number: int) -> Segment:
+        return next(each for each in reversed(self._segments) if each.first <= number)
+
     def read(self) -> list[EntryRead]:
         """Return what was written, whatever has become of it."""
         return [entry for written in self.batches.values() for entry in decode_entries(written.body)]
@@ -213,7 +223,8 @@ class Directory:
         written = Written(self.synced, encode_entries(entries))
         if not self._has_room(written.size_bytes):
             raise FailedError(self.slot)
-        if self._newest_bytes >= self._segment_bytes and self.synced == self.newest:
+        # A sync has seen to the next one since this one was begun.
+        if self._newest_bytes >= self._segment_bytes and self.synced >= self._segments[-1].first:
             self._segments.append(self._begun(number))
             self._newest_bytes = 0
         self._enter(number, written)
@@ -221,7 +232,7 @@ class Directory:
         return number
 
     def settle(self, number: int) -> None:
-        """Have the batches up to this one on stable storage, if none before them was lost by a failed sync."""
+        """Have the batches up to this one on stable storage, unless a failed sync has lost one of them."""
         if self._shown_only is not None:
             return
         self.synced = self._note = max(self.synced, min(number, self.newest))
@@ -291,7 +302,7 @@ class Directory:
     def _leave_debris(self, lost: list[int], gone: set[int]) -> None:
         """Put what a crash leaves in the place of batches: nothing, a part, or after a hole all of one."""
         for number in lost:
-            data = self._bytes(number, self._segments[-1].mark)
+            data = self._bytes(number, self._segment_of(number).mark)
             self._delete(number)
             ways = ("none",) if number in gone else ("none", "part") if number == lost[0] else _WAYS
             match self.random.choice(ways):
@@ -315,8 +326,7 @@ class Directory:
         if not stable:
             return False
         number = self.random.choice(stable)
-        segment = next(each for each in reversed(self._segments) if each.first <= number)
-        data = bytearray(self._bytes(number, segment.mark))
+        data = bytearray(self._bytes(number, self._segment_of(number).mark))
         bit = self.random.randrange(8 * len(data))
         data[bit // 8] ^= 1 << bit % 8
         self._flipped[number] = bytes(data)

@@ -24,6 +24,9 @@ FLIPPED = replace(
 FLIPPED_AT_THE_END = replace(FLIPPED, faults=tuple(replace(fault, amount=0.0) for fault in FLIPPED.faults))
 """The same, in the newest batch that is stable."""
 
+ALL_KILLED = replace(SMALL, faults=(Fault(900, "kill shard", "primary of shard 0"),))
+"""All members of a shard are killed, amid writes."""
+
 CLONED = replace(
     SMALL,
     nodes=3,
@@ -96,6 +99,17 @@ def _(patches: Patches) -> None:
         return (batch for batch in found if batch is not None)
 
     patches.set(batches, "sealed", sealed)
+
+
+@mutant("reads its tail back without writing it anew", budget=20, plan=ALL_KILLED)
+def _(patches: Patches) -> None:
+    """Whoever opens a log relies on what the kernel shows of it, though no sync of that has succeeded."""
+    original = batches.read_tail
+
+    def read_tail(firsts, found_in, noted):
+        return original(firsts, found_in, noted)._replace(unsettled=len(firsts), batches=[])
+
+    patches.set(batches, "read_tail", read_tail)
 
 
 @mutant("takes the lock of a copy for that of the directory", budget=20, plan=CLONED_AT_HOME)

@@ -8,10 +8,11 @@ from greenroom_cluster.coordination.coordinator import Coordinator
 from greenroom_cluster.coordination.draft import Draft
 from greenroom_cluster.coordination.marks import Marks
 from greenroom_cluster.links.core_runner import CoreRunner
+from greenroom_cluster.links.disk_schedule import DiskSchedule
 from greenroom_cluster.shard import disk_log, recovery
 from greenroom_cluster.shard.compaction import Compaction
 from greenroom_cluster.shard.disk_log import DiskLog
-from greenroom_cluster.shard.effects import Persist, Propose, ReplyToPeer
+from greenroom_cluster.shard.effects import DropBefore, Persist, Propose, ReplyToPeer
 from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.messages import PrepareOk, SnapshotOk
 from greenroom_cluster.shard.pairs.replication import Replication
@@ -275,8 +276,8 @@ def _(patches: Patches) -> None:
 
 @mutant("drops the log before its snapshot is synced", budget=100, plan=CUT_IN_SHORT_LOGS)
 def _(patches: Patches) -> None:
-    """A snapshot counts once it is handed to the disk, and the log before it is deleted."""
-    original = Compaction._begin
+    """A snapshot counts once it is written, and the log before it is deleted before the next sync."""
+    original, next_step = Compaction._begin, DiskSchedule.next
 
     def begin(self, copy):
         original(self, copy)
@@ -286,7 +287,14 @@ def _(patches: Patches) -> None:
         self._disk.bases[copy.shard] = writing.base
         self._disk.rebased = True
 
+    def drop_first(self, now_ns):
+        if self._dropped < self._drop_before:
+            self._dropped = self._drop_before
+            return DropBefore(self._dropped)
+        return next_step(self, now_ns)
+
     patches.set(Compaction, "_begin", begin)
+    patches.set(DiskSchedule, "next", drop_first)
 
 
 @mutant("drops the log that a start found", budget=100, plan=CUT_AGAIN_IN_SHORT_LOGS)

@@ -10,6 +10,7 @@ import msgspec
 
 from simulations.mutants import (
     around,
+    claims,
     coordination,
     core,
     directories,
@@ -31,6 +32,7 @@ from simulations.runs.world import Result
 __all__ = [
     "Finding",
     "around",
+    "claims",
     "coordination",
     "core",
     "directories",

@@ -1,4 +1,4 @@
-# ruff: noqa: ANN001, ANN003, ANN202, SLF001  mutants reach into what they break, and are not typed code
+# ruff: noqa: ANN001, ANN003, ANN202, ARG005  mutants reach into what they break, and are not typed code
 """Mutants of what is next on a disk: when a log is synced, what a sync covers, and what follows a failure."""
 
 from msgspec.structs import replace
@@ -63,7 +63,7 @@ def _(patches: Patches) -> None:
 
 @mutant("tries a failed sync again", budget=20, plan=FAILS_TO_SYNC)
 def _(patches: Patches) -> None:
-    """After a sync has failed the next one is believed, though the kernel has dropped what the first lacked."""
+    """After a failed sync the next one is believed, though the kernel has dropped what the first lacked."""
 
     def fail(self):
         self._covered = 0

@@ -13,6 +13,7 @@ from simulations.kernel.disk import DiskWriter
 from simulations.kernel.network import Network
 from simulations.kernel.processes import Process
 from simulations.kernel.timeline import MILLISECOND, SECOND, Timeline
+from simulations.mutants.hunt import planted
 
 
 class Bench:
@@ -142,6 +143,43 @@ def test_what_a_power_cut_leaves_is_torn_or_has_holes() -> None:
         for data in bench.directory._debris.values():
             ways.add("none" if not any(data) else "whole" if data[-1] else "part")
     assert ways == {"none", "part", "whole"}
+
+
+def test_a_power_cut_may_tear_several_segments() -> None:
+    torn = set()
+    for seed in range(30):
+        bench = Bench(seed)
+        bench.process.kill()
+        bench.start(interval_ns=2 * SECOND)
+        bench.persist()
+        bench.persist(at_once=True)
+        bench.run(0.5)
+        for _ in range(3):
+            bench.persist()
+        begun = [segment.first for segment in bench.directory._segments]
+        assert begun[-1] > bench.directory.synced, "a segment was begun without waiting for a sync"
+        bench.process.vanish()
+        bench.directory.lose_power()
+        held = bench.held()
+        assert held == [1, 2, 3, 4, 5][: len(held)]
+        torn.add(len(held))
+    assert torn == {2, 3, 4, 5}
+
+
+def test_what_was_not_written_anew_no_sync_makes_stable() -> None:
+    bench = Bench()
+    bench.directory.hang()
+    bench.persist()
+    bench.run(0.1)
+    bench.process.kill()
+    bench.directory.hanging = False
+    with planted("reads its tail back without writing it anew"):
+        assert bench.held() == [1]
+    bench.persist()
+    bench.run(0.1)
+    bench.process.vanish()
+    bench.directory.lose_power()
+    assert bench.held() == []
 
 
 def test_interval_syncs_when_due() -> None:

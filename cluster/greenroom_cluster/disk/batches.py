@@ -21,7 +21,9 @@ Other logs end without a word at the first bad record: SQLite's, LevelDB's and R
 
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
 import msgspec
 
@@ -110,6 +112,46 @@ def believable(found: Iterable[Batch | None], first: int, noted: int) -> list[Ba
     if synced > last:
         raise DamagedError(f"batch {last + 1} is missing or damaged, and batches up to {synced} were synced")
     return whole
+
+
+class Tail(NamedTuple):
+    """The end of a log: `last` is the newest batch to be believed.
+
+    Segments from index `unsettled` on are to be written anew, with these `batches` each, before anything of
+    them is told or relied on: what the kernel shows of them need not be on the disk, and no later sync
+    has to write it.
+    """
+
+    last: int
+    unsettled: int
+    batches: list[list[Batch]]
+
+
+def read_tail(firsts: Sequence[int], found_in: Callable[[int], Iterable[Batch | None]], noted: int) -> Tail:
+    """Return what need not have been synced, back to the first segment that is known to be.
+
+    `firsts` are the numbers of the first batches of all segments, and `found_in` returns what one holds, by
+    its index. `noted` is the newest batch that something else calls synced.
+
+    Raises DamagedError if a batch that was synced is missing or bad.
+    """
+    index = len(firsts)
+    if not index:
+        return Tail(0, 0, [])
+    read: list[Batch | None] = []
+    synced = noted
+    while index:
+        index -= 1
+        batches = list(found_in(index))
+        synced = max([synced, *(batch.synced for batch in batches if batch is not None)])
+        read[:0] = batches
+        if firsts[index] <= synced + 1:
+            break  # all segments before it were synced
+    first = firsts[index]
+    whole = believable(read, first, synced)
+    bounds = [*firsts[index:], first + len(whole)]
+    parts = [whole[max(begin - first, 0) : max(end - first, 0)] for begin, end in pairwise(bounds)]
+    return Tail(first + len(whole) - 1, index, parts)
 
 
 def sealed(found: Iterable[Batch | None], first: int, last: int) -> Iterator[Batch]:

@@ -10,7 +10,7 @@ import msgspec
 from greenroom.errors import UsageError
 from greenroom_cluster.disk.batches import Batch, DamagedError, sealed
 from greenroom_cluster.disk.directory import Place, is_kept, is_locked, read_identity
-from greenroom_cluster.disk.journal import counting_segments, entries_of, found_segments, noted, read_tail
+from greenroom_cluster.disk.journal import counting_segments, entries_of, found_segments, noted, tail_of
 from greenroom_cluster.disk.replay import DiskCopy, Replay
 from greenroom_cluster.disk.segment import read_segment
 
@@ -144,10 +144,9 @@ def _batches(path: Path) -> Iterator[Batch]:
     with suppress(FileNotFoundError):
         note = (path / "synced").read_bytes()
     segments = counting_segments(path, noted(note))
-    tail = read_tail(segments, noted(note))
-    for found, follower in pairwise(segments):
-        if found not in tail.unsettled:
-            yield from sealed(read_segment(found.path), found.first, follower.first - 1)
+    tail = tail_of(segments, noted(note))
+    for found, follower in pairwise(segments[: tail.unsettled + 1]):
+        yield from sealed(read_segment(found.path), found.first, follower.first - 1)
     for batches in tail.batches:
         yield from batches
 

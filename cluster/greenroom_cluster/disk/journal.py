@@ -24,7 +24,7 @@ from typing import NamedTuple
 import msgspec
 
 from greenroom.errors import GreenroomError, UsageError
-from greenroom_cluster.disk.batches import Batch, DamagedError, believable, sealed
+from greenroom_cluster.disk.batches import Batch, DamagedError, Tail, read_tail, sealed
 from greenroom_cluster.disk.directory import Directory
 from greenroom_cluster.disk.entries import Entry, EntryRead, decode_entries, encode_entries
 from greenroom_cluster.disk.segment import Segment, read_segment
@@ -88,10 +88,10 @@ class Journal:
                 found.path.unlink()
         if not segments:
             self._note_oldest(1)
-        read = read_tail(segments, noted_number)
+        read = tail_of(segments, noted_number)
         self.appended = self.synced = read.last
-        self._sealed = segments[: len(segments) - len(read.unsettled)]
-        for found, batches in zip(read.unsettled, read.batches, strict=True):
+        self._sealed = segments[: read.unsettled]
+        for found, batches in zip(segments[read.unsettled :], read.batches, strict=True):
             if batches:
                 self._sealed.append(self._written_anew(found, batches))
             found.path.unlink()
@@ -266,35 +266,10 @@ class Journal:
         )
 
 
-class Tail(NamedTuple):
-    """The newest segments, up to the first that was synced as a whole, and what is believed of each."""
-
-    last: int
-    unsettled: list[Found]
-    batches: list[list[Batch]]
-
-
-def read_tail(segments: Sequence[Found], noted_number: int) -> Tail:
+def tail_of(segments: Sequence[Found], noted_number: int) -> Tail:
     """Read what need not have been synced. Raises DamagedError if it lacks what was."""
-    if not segments:
-        return Tail(0, [], [])
-    unsettled: list[Found] = []
-    read: list[Batch | None] = []
-    synced = noted_number
-    for segment in reversed(segments):
-        batches = list(read_segment(segment.path))
-        synced = max([synced, *(batch.synced for batch in batches if batch is not None)])
-        unsettled.insert(0, segment)
-        read[:0] = batches
-        if segment.first <= synced + 1:
-            break  # all segments before it were synced
-    first = unsettled[0].first
-    whole = believable(read, first, synced)
-    ends = [segment.first for segment in unsettled[1:]] + [first + len(whole)]
-    parts = []
-    for segment, end in zip(unsettled, ends, strict=True):
-        parts.append(whole[max(segment.first - first, 0) : max(end - first, 0)])
-    return Tail(first + len(whole) - 1, unsettled, parts)
+    firsts = [found.first for found in segments]
+    return read_tail(firsts, lambda index: read_segment(segments[index].path), noted_number)
 
 
 def found_segments(directory: Path) -> list[Found]:

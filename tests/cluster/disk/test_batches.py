@@ -1,6 +1,7 @@
 """What may be believed of batches found after a crash, for every way in which they can be cut or changed."""
 
 import time
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from greenroom_cluster.disk.batches import (
     decode_batch,
     encode_batch,
     found_batches,
+    read_tail,
     sealed,
 )
 
@@ -136,3 +138,45 @@ def test_a_batch_in_the_place_of_another_is_not_believed() -> None:
     batches = written()
     batches[7] = batches[6]
     assert len(believable(batches, 1, 0)) == 7
+
+
+FIRSTS = (1, 4, 6, 8)
+"""Of segments of three, two, two and one of the batches written; up to 6 they are known to be synced."""
+
+
+def in_segments(batches: list[Batch | None]) -> list[list[Batch | None]]:
+    bounds = [*FIRSTS, 9]
+    return [batches[begin - 1 : end - 1] for begin, end in pairwise(bounds)]
+
+
+def test_a_log_is_read_back_to_the_first_segment_known_to_be_synced() -> None:
+    segments, read = in_segments(written()), list[int]()
+
+    def found_in(index: int) -> list[Batch | None]:
+        read.append(index)
+        return segments[index]
+
+    last, unsettled, batches = read_tail(FIRSTS, found_in, 0)
+    assert (last, unsettled, read) == (8, 2, [3, 2]), "batch 6 is known to be synced, so segment 1 is whole"
+    assert batches == segments[2:]
+
+
+@pytest.mark.parametrize("bad", range(7, 9))
+def test_what_follows_a_torn_batch_is_void_in_later_segments_too(bad: int) -> None:
+    batches = written()
+    batches[bad - 1] = None
+    last, unsettled, parts = read_tail(FIRSTS, in_segments(batches).__getitem__, 0)
+    assert (last, unsettled) == (bad - 1, 2)
+    assert [len(part) for part in parts] == [bad - 6, 0]
+
+
+def test_nothing_of_a_tail_is_settled_before_it_is_written_anew() -> None:
+    """Not even what a note calls synced: the segment that holds it may hold more."""
+    last, unsettled, parts = read_tail(FIRSTS, in_segments(written()).__getitem__, 8)
+    assert (last, unsettled, parts) == (8, 3, [written()[7:]])
+    assert read_tail((), in_segments(written()).__getitem__, 0) == (0, 0, [])
+
+
+def test_a_tail_that_lacks_what_was_synced_is_damage() -> None:
+    with pytest.raises(DamagedError, match="batch 9 is missing or damaged"):
+        read_tail(FIRSTS, in_segments(written()).__getitem__, 9)

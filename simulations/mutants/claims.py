@@ -1,0 +1,58 @@
+# ruff: noqa: ANN001, ANN202, ARG005  mutants reach into what they break, and are not typed code
+"""Mutants of which log goes the furthest, and from where a copy goes on."""
+
+from msgspec.structs import replace
+
+from greenroom_cluster.coordination import recovery, rules
+from greenroom_cluster.shard.disk_log import DiskLog
+from simulations.mutants.durable import SMALL
+from simulations.mutants.patching import Patches, mutant
+from simulations.plans.plan import Action, Fault
+
+BURST_OF_GIVEN_UP = replace(
+    SMALL,
+    sync_ms=1.0,
+    seconds=9.0,
+    deadline_seconds=0.03,
+    actions=(
+        *(Action(number, 100.0 + number, "create", number) for number in range(6)),
+        *(Action(number, 785.0 + number, "update", number) for number in range(6)),
+        Action(0, 1000.0, "update", 0),
+    ),
+    faults=(
+        Fault(880, "cut between", "node of primary of shard 0", 0.4, other="node of backup of shard 0"),
+        Fault(915, "roll back directory", "primary of shard 0", 5.0, 1.6),
+        Fault(930, "kill actor", "primary of shard 0"),
+        Fault(2510, "crash all nodes", "coordinator", 0.3, 2.0),
+    ),
+)
+"""A primary is killed with writes that its backup never got and that nobody repeats, and joins that.
+
+Later all lose power, the coordinator its map, and the former primary's machine is restored from a copy that
+was made when it was killed.
+"""
+
+CUT_SOON_AFTER_A_TAIL = replace(
+    BURST_OF_GIVEN_UP,
+    durability=("interval",),
+    faults=(*BURST_OF_GIVEN_UP.faults[::2], Fault(1930, "crash all nodes", "coordinator", 0.3)),
+)
+"""The same with interval, but the machines lose power soon after one more write, and no copy is put back."""
+
+
+@mutant("cuts another tail off in memory alone", flagged=True, budget=50, plan=CUT_SOON_AFTER_A_TAIL)
+def _(patches: Patches) -> None:
+    """What a joiner cuts off its log stays on its disk until something else is written in its place."""
+    patches.set(DiskLog, "cut", lambda self, shard, after: None)
+
+
+@mutant("takes the longest log whatever its epoch", flagged=True, budget=50, plan=BURST_OF_GIVEN_UP)
+def _(patches: Patches) -> None:
+    """Of claims the one with the highest number wins, though a later epoch has superseded its end."""
+    original = recovery.best_claimant
+
+    def best_claimant(entry, actors, claims):
+        return original(entry, actors, {claimant: (0, last[1]) for claimant, last in claims.items()})
+
+    for module in (recovery, rules):
+        patches.set(module, "best_claimant", best_claimant)
