@@ -1,11 +1,11 @@
 """Who is not waited for when a shard comes back from disk, by an operator's word beforehand.
 
 With `recover_alone_seconds` a shard goes on without members that were away for so long: on a node that is not
-heard, or known dead while nobody claims with what they kept. The rules pass them over only if one who claims
-has all that was acknowledged (`rules`).
+heard, or known dead while nobody claims with what they kept. A claim ends when its claimant was away for as
+long. The rules pass members over only if one who claims has all that was acknowledged (`rules`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from greenroom.cluster_map import ActorEntry, NodeEntry, ShardEntry
@@ -59,13 +59,24 @@ class Absence:
             for member in entry.members
             if not is_known_dead(member, actors) and is_away(member, actors, nodes)
         )
+        is_over = self.judge(now_ns, actors, nodes)
         claimed_long = self._recoveries.claimed_ns(now_ns, shard, entry.epoch) >= self._after_ns
 
-        def is_over(member: bytes) -> bool:
+        def is_passed_over(member: bytes) -> bool:
             if is_known_dead(member, actors) and claimed_long:
                 return True
-            actor = actors.get(member)
-            silent = actor is not None and is_away(member, actors, nodes)
-            return silent and self._owners.silence_ns(now_ns, actors[member].node) >= self._after_ns
+            return is_over(member)
 
-        return Awaiting(absent, frozenset(filter(is_over, entry.members)))
+        return Awaiting(absent, frozenset(filter(is_passed_over, entry.members)))
+
+    def judge(
+        self, now_ns: int, actors: Mapping[bytes, ActorEntry], nodes: Mapping[str, NodeEntry]
+    ) -> Callable[[bytes], bool]:
+        """Return who says whether an incarnation was silent for so long that nothing it claimed counts."""
+
+        def is_over(incarnation: bytes) -> bool:
+            if not self._after_ns or not is_away(incarnation, actors, nodes):
+                return False
+            return self._owners.silence_ns(now_ns, actors[incarnation].node) >= self._after_ns
+
+        return is_over

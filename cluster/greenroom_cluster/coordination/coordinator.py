@@ -34,7 +34,7 @@ import msgspec
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, delta_between
 from greenroom.deadlines import NEVER_NS
-from greenroom_cluster.coordination.absence import EVERYBODY, Absence, Awaiting
+from greenroom_cluster.coordination.absence import EVERYBODY, Absence, Awaiting, is_away
 from greenroom_cluster.coordination.claims import (
     ASKED_MAX,
     HOLD_SECONDS,
@@ -295,7 +295,9 @@ class Coordinator:
             if decision is not None:
                 decisions.append(decision)
             elif draft.is_claim(sender, proposal, self._awaiting(now_ns, draft, proposal)):
-                self._note(now_ns, Claim(sender, proposal, incoming.connection, message.request_id))
+                self._claimed.add(proposal.shard)
+                claim = Claim(sender, proposal, incoming.connection, message.request_id)
+                self._recoveries.note(now_ns, claim)
         return Decided(message.request_id, tuple(decisions))
 
     def _holds_back(self, now_ns: int, draft: Draft, proposal: Proposal) -> bool:
@@ -308,27 +310,24 @@ class Coordinator:
             reason = "refused: this proposal was refused before; propose again under a new nonce"
             return Decision(proposal.shard, proposal.nonce, applied=False, reason=reason)
         awaiting = self._awaiting(now_ns, draft, proposal)
-        decision = draft.propose(proposer, proposal, self._claims_on(draft, proposal), awaiting)
+        decision = draft.propose(proposer, proposal, self._claims_on(now_ns, draft, proposal), awaiting)
         if decision is not None and proposal.kind == "recover":
             self._recoveries.drop(proposal.shard, proposer)
         if decision is not None and not decision.applied and draft.could_apply_later(proposal):
             remember(self._refused, proposal.nonce, _REFUSED_MAX)
         return decision
 
-    def _claims_on(self, draft: Draft, proposal: Proposal) -> Mapping[bytes, Last]:
+    def _claims_on(self, now_ns: int, draft: Draft, proposal: Proposal) -> Mapping[bytes, Last]:
         if proposal.kind != "recover" or malformed(proposal, len(draft.shards)):
             return NO_CLAIMS
-        return self._recoveries.standing(proposal.shard, draft.shards[proposal.shard], draft.actors)
+        is_over = self._absence.judge(now_ns, draft.actors, draft.nodes)
+        return self._recoveries.standing(proposal.shard, draft.shards[proposal.shard], draft.actors, is_over)
 
     def _awaiting(self, now_ns: int, draft: Draft, proposal: Proposal) -> Awaiting:
         if proposal.kind != "recover" or malformed(proposal, len(draft.shards)):
             return EVERYBODY
         shard = proposal.shard
         return self._absence.on(now_ns, shard, draft.shards[shard], draft.actors, draft.nodes)
-
-    def _note(self, now_ns: int, claim: Claim) -> None:
-        self._recoveries.note(now_ns, claim)
-        self._claimed.add(claim.proposal.shard)
 
     def _answer_claims(self, now_ns: int, draft: Draft) -> list[tuple[int, CoordinatorReply]]:
         """Decide the best claims that no longer wait, so that they need not be made again."""
@@ -342,13 +341,14 @@ class Coordinator:
             self._look_ns = now_ns + self._down_ns // 4
             shards = sorted(self._recoveries.shards)
         answers: list[tuple[int, CoordinatorReply]] = []
-        for claim in list(self._recoveries.best(shards, draft.shards, draft.actors)):
-            proposal = claim.proposal
-            if self._holds_back(now_ns, draft, proposal):
-                continue
-            if self._subscribed.get(claim.connection) != claim.claimant:
+        is_over = self._absence.judge(now_ns, draft.actors, draft.nodes)
+        for claim in list(self._recoveries.best(shards, draft.shards, draft.actors, is_over)):
+            proposal, claimant = claim.proposal, claim.claimant
+            gone = self._subscribed.get(claim.connection) != claimant
+            gone = gone or is_away(claimant, draft.actors, draft.nodes)  # and its connection is left over
+            if gone or self._holds_back(now_ns, draft, proposal):
                 continue  # it claims again once it is back
-            decision = self._decide_one(now_ns, draft, claim.claimant, proposal)
+            decision = self._decide_one(now_ns, draft, claimant, proposal)
             if decision is not None:
                 answers.append((claim.connection, Decided(claim.request_id, (decision,))))
         return answers

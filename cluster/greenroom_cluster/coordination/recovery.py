@@ -9,7 +9,7 @@ A claim stands while its claimant is up and the shard's epoch is the one that it
 disk, for claimants repeat them. The best one is answered as soon as the last that was awaited has come.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 import msgspec
@@ -113,9 +113,16 @@ class Recoveries:
         return tuple(self._claims)
 
     def standing(
-        self, shard: int, entry: ShardEntry, actors: Mapping[bytes, ActorEntry]
+        self,
+        shard: int,
+        entry: ShardEntry,
+        actors: Mapping[bytes, ActorEntry],
+        is_over: Callable[[bytes], bool] = lambda _: False,
     ) -> dict[bytes, Last]:
-        """Return what is claimed of a shard; claims that no longer stand are dropped."""
+        """Return what is claimed of a shard; claims that no longer stand are dropped.
+
+        Those of claimants for whom it `is_over` do not count for as long as that is so.
+        """
         claims = self._claims.get(shard)
         if claims is None:
             return {}
@@ -128,14 +135,20 @@ class Recoveries:
             self._claims[shard] = standing
         else:
             del self._claims[shard]
-        return {claimant: claim.proposal.last for claimant, claim in standing.items()}
+        return {
+            claimant: claim.proposal.last for claimant, claim in standing.items() if not is_over(claimant)
+        }
 
     def best(
-        self, shards: Iterable[int], entries: list[ShardEntry], actors: Mapping[bytes, ActorEntry]
+        self,
+        shards: Iterable[int],
+        entries: list[ShardEntry],
+        actors: Mapping[bytes, ActorEntry],
+        is_over: Callable[[bytes], bool],
     ) -> Iterator[Claim]:
         """Yield the best claim on each of these shards."""
         for shard in shards:
-            standing = self.standing(shard, entries[shard], actors)
+            standing = self.standing(shard, entries[shard], actors, is_over)
             best = best_claimant(entries[shard], actors, standing)
             if best is not None:
                 yield self._claims[shard][best]

@@ -307,7 +307,9 @@ def without(kind: str, *broken: rules.Rule) -> dict[str, tuple[rules.Rule, ...]]
     return {**rules.RULES, kind: tuple(rule for rule in rules.RULES[kind] if rule not in broken)}
 
 
-def with_the_dead(self: Recoveries, shard: int, entry: ShardEntry, actors: object) -> dict[bytes, Last]:
+def with_the_dead(
+    self: Recoveries, shard: int, entry: ShardEntry, actors: object, *_: object
+) -> dict[bytes, Last]:
     found = self._claims.get(shard, {})
     proposals = {key: claim.proposal for key, claim in found.items() if key in actors}
     return {key: each.last for key, each in proposals.items() if each.epoch == entry.epoch}

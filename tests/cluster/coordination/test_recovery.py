@@ -432,6 +432,46 @@ def test_the_best_of_those_who_are_there_goes_on() -> None:
     assert desk.map.shards[0].members == (B2,)
 
 
+def fallen_silent(seconds: float, mode: str = "fsync") -> Desk:
+    """A shard whose members are dead; the heir of one has claimed, and is not heard any more."""
+    desk = desk_of(actors=(durable(A, "a/0", "da", 5, mode=mode), durable(B, "b/0", "db", 5, mode=mode)))
+    desk = Desk(msgspec.structs.replace(desk.map, recover_alone_seconds=seconds))
+    desk.ask(m.ReportDead(1, (A, B)))
+    desk.ask(m.RegisterActor(2, durable(A2, "a/0", "da", 6, mode=mode)))
+    desk.pass_seconds(1, "a", "b")
+    assert claims(desk, A2, 3, 9) is None
+    desk.pass_seconds(5, "b")
+    desk.ask(m.RegisterActor(2, durable(B2, "b/0", "db", 6, mode=mode)))
+    assert desk.map.nodes["a"].state == "down"
+    return desk
+
+
+def test_who_claimed_and_fell_silent_is_passed_over() -> None:
+    """It holds no less than the one that is there, which has all that was acknowledged."""
+    desk = fallen_silent(30)
+    assert claims(desk, B2, 3, 8, number=2) is None
+    desk.pass_seconds(24, "b")
+    assert desk.map.shards[0].members == (A, B)
+    desk.pass_seconds(2, "b")
+    assert desk.map.shards[0].members == (B2,)
+
+
+def test_who_claimed_and_is_heard_again_is_not_passed_over() -> None:
+    desk = fallen_silent(30)
+    assert claims(desk, B2, 3, 8, number=2) is None
+    desk.pass_seconds(20, "b")
+    desk.pass_seconds(40, "a", "b")
+    assert desk.map.shards[0].members == (A2,), "its claim still stood"
+
+
+@pytest.mark.parametrize(("seconds", "mode"), [(30, "interval"), (0, "fsync")])
+def test_who_claimed_and_fell_silent_is_waited_for_else(seconds: float, mode: str) -> None:
+    desk = fallen_silent(seconds, mode)
+    assert claims(desk, B2, 3, 8, number=2) is None
+    desk.pass_seconds(300, "b")
+    assert desk.map.shards[0].members == (A, B)
+
+
 def test_who_waits_is_told_for_how_long() -> None:
     desk = patient(30)
     [told] = [warning for warning in desk.warnings if "waits for node b" in warning]
