@@ -8,7 +8,8 @@
              one that is in use elsewhere
 
 What may be lost: everything, if all directories were given up, or are older copies that nothing shows to be
-such; and what came within one interval, if no member synced before it answered.
+such, or not waited for beside such a one; and what came within one interval, if no member synced before it
+answered.
 """
 
 from typing import Protocol
@@ -135,14 +136,19 @@ class LossOracle:
         if before.recover_alone_seconds:
             self._judge_absent(shard, members, primary.directory)
         doubtful = {each.identity for each in self._stage.directories if each.doubtful}
-        sound = [each for each in members if each.durability and each.directory not in doubtful]
+        kept = [each for each in members if each.durability]
+        sound = [each for each in kept if each.directory not in doubtful]
+        if before.recover_alone_seconds and len(sound) < len(kept):
+            up = [each for each in before.actors.values() if each.state == "up"]
+            heard = {each.directory for each in up if before.nodes[each.node].state == "up"}
+            sound = [each for each in sound if each.directory in heard]
         why = ""
         # A map that was made anew does not say how members wrote.
         if not any(self._stage.directories.durability(each.node) == "fsync" for each in sound):
-            why = "interval" if len(sound) == len([each for each in members if each.durability]) else "older"
+            why = "interval" if len(sound) == len(kept) else "older"
         if why == "interval":
-            kept = {each.directory for each in sound}
-            found = [each for each in self._stage.directories if each.identity in kept]
+            identities = {each.directory for each in sound}
+            found = [each for each in self._stage.directories if each.identity in identities]
             self._held[shard, entry.epoch] = [held for each in found if (held := _held(each, shard))]
         self._recovered[shard, entry.epoch] = why
         self._stage.network.happened["shard recovered from disk"] += 1
