@@ -255,20 +255,56 @@ class Dialed:
         self.end: End | None = None
         self._process = process
         self._codec = codec
+        self._greeting = greeting
         self._redial = redial.Redial(address, greeting)
         self._decoder = decoder
         self._tag = tag
+        self._spare: Dialed | None = None
+        self._stopped = False
+        self._answer = redial.Replaced(greeting, negotiation.Agreement(wire.PROTOCOL_VERSION))
         self._attempt: Attempt | None = None
         self._opening: End | None = None
         self._armed = NEVER_NS
 
     def start(self) -> None:
         """Begin to connect."""
+        self._process.links.append(self)
         self._step(redial.Tick())
 
     def stop(self) -> None:
         """End it; nothing is reported any more."""
+        if self in self._process.links:
+            self._process.links.remove(self)
+        if self._spare is not None:
+            self._spare.stop()
+        self._stopped = True
         self._step(redial.Stop())
+
+    def renew(self) -> bool:
+        """Have another connection take the place of this one; return whether there is one to replace."""
+        if self.end is None or self._spare is not None:
+            return False
+        spare = Dialed(self._process, self._codec, self.address, self._greeting, self._decoder, self._tag)
+        spare.on_up = self._take_over
+        spare.on_failed = self._give_up
+        self._spare = spare
+        spare._step(redial.Tick())
+        return True
+
+    def _give_up(self) -> None:
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.stop()
+
+    def _take_over(self) -> None:
+        assert self._spare is not None
+        if self.end is None:
+            self._give_up()
+            return
+        spare = self._spare
+        answer = spare._answer  # noqa: SLF001
+        self._step(answer)
+        self._process.network.happened["link replaced"] += 1
 
     @property
     def queued(self) -> bool:
@@ -293,7 +329,12 @@ class Dialed:
                 case redial.Prove(proof=proof):
                     assert self._opening is not None
                     self._process.network.send(self._opening, encode_greeting(proof))
-                case redial.Up():
+                case redial.Up() if self._stopped:
+                    pass  # whoever heard that it was down wants it no more
+                case redial.Up(answer=answer, agreement=agreement):
+                    self._answer = redial.Replaced(answer, agreement)
+                    if self._spare is not None and isinstance(event, redial.Replaced):
+                        self._opening, self._spare = self._spare.hand_over(), None
                     self._up()
                 case redial.Reset():
                     self._reset()
@@ -335,10 +376,18 @@ class Dialed:
     def _ended(self, reason: str) -> None:
         self._step(redial.Ended(reason))
 
+    def hand_over(self) -> End | None:
+        """Return the connection that stands, for another to use."""
+        end, self.end = self.end, None
+        if end is not None:
+            end.on_closed = _nothing
+        return end
+
     def _up(self) -> None:
         self.end, self._opening = self._opening, None
         assert self.end is not None
         self.end.on_data = self._received
+        self.end.on_closed = self._ended
         self.on_up()
 
     def _received(self, payload: Any) -> None:

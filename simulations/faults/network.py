@@ -49,6 +49,13 @@ def half_open(hit: Hit) -> Undo | None:
     return nothing
 
 
+def renew(hit: Hit) -> Undo | None:
+    """Other connections take the place of all that a process keeps open, as when certificates are renewed."""
+    process = hit.target.process
+    renewed = [link.renew() for link in list(process.links)] if process is not None and process.alive else []
+    return nothing if any(renewed) else None
+
+
 def read_late(hit: Hit) -> Undo | None:
     """A process reads one of its connections only afterwards, as when its answers there find no room.
 

@@ -6,10 +6,17 @@ When the process continues, it finds all of that at once, timers and sockets in 
 
 from collections.abc import Callable
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 from simulations.kernel.network import End, Network
 from simulations.kernel.timeline import Machine
+
+
+class Link(Protocol):
+    """A connection that a process keeps open."""
+
+    def renew(self) -> bool:
+        """Have another connection take its place; return whether there is one to replace."""
 
 
 class Process:
@@ -27,6 +34,8 @@ class Process:
         self.paused = False
         self.cost_ns = 0
         self.ends: dict[End, None] = {}
+        self.links: list[Link] = []
+        """The connections that it keeps open."""
         self.on_death: Callable[[], None] | None = None
         self.on_gone: Callable[[], None] | None = None
         self._busy_until = 0

@@ -156,6 +156,20 @@ def _(patches: Patches) -> None:
     patches.set(redial, "BACKOFF_NS_MAX", 10**12)
 
 
+@mutant("replaces a link unheard")
+def _(patches: Patches) -> None:
+    """When another connection takes the place of a link, nobody hears that what was under way is lost."""
+    original = redial.Redial.step
+
+    def step(self, now_ns, event):
+        effects = original(self, now_ns, event)
+        if isinstance(event, redial.Replaced):
+            return [effect for effect in effects if not isinstance(effect, redial.Down)]
+        return effects
+
+    patches.set(redial.Redial, "step", step)
+
+
 @mutant("refuses hellos without a target", budget=50)
 def _(patches: Patches) -> None:
     """Every hello must name whom it means, also that of a store that asks any node for the map."""

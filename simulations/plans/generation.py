@@ -99,6 +99,7 @@ def make_plan(seed: int) -> Plan:
     plan = replace(plan, secret=secret, tenants=tenants)
     plan = replace(plan, actions=_actions(plan, random), faults=_faults(plan, random))
     plan = replace(plan, faults=(*plan.faults, *_poison(plan, Random(f"{seed}/poison"))))
+    plan = replace(plan, faults=(*plan.faults, *_renewals(plan, Random(f"{seed}/renewals"))))
     return _with_quota(_with_bounds(plan))
 
 
@@ -141,6 +142,18 @@ def _poison(plan: Plan, random: Random) -> tuple[Fault, ...]:
             random.choice((0.0, 1.0, 2.0)),
         )
         for _ in range(random.choice((1, 1, 2)))
+    )
+
+
+def _renewals(plan: Plan, random: Random) -> tuple[Fault, ...]:
+    """Have processes of some runs replace their links, one after the other. Drawn apart, as above."""
+    if random.random() < 0.85:
+        return ()
+    begun = random.uniform(0.0, 0.8) * plan.seconds * 1000
+    count = random.choice((1, 2, 6))
+    at_ms = [round(begun + random.uniform(0, 500), 3) for _ in range(count)]
+    return tuple(
+        Fault(at, "renew links", some_actor(plan, random, random.randrange(plan.shards))) for at in at_ms
     )
 
 

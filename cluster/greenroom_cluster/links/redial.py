@@ -54,6 +54,16 @@ class Ended(msgspec.Struct, frozen=True):
     code: str = ""
 
 
+class Replaced(msgspec.Struct, frozen=True):
+    """Another connection, on which hellos were exchanged, is to be used in place of the one that is up.
+
+    That one is reset before: of two connections that are used at once the other side would end one.
+    """
+
+    answer: wire.Hello
+    agreement: Agreement
+
+
 class Tick(msgspec.Struct, frozen=True):
     """Time passed; due at `Redial.next_deadline()`."""
 
@@ -62,7 +72,7 @@ class Stop(msgspec.Struct, frozen=True):
     """Keep it open no longer."""
 
 
-RedialInput: TypeAlias = Opened | Answer | Ended | Tick | Stop
+RedialInput: TypeAlias = Opened | Answer | Ended | Replaced | Tick | Stop
 
 # --- effects ---------------------------------------------------------------------------------------------
 
@@ -149,6 +159,9 @@ class Redial:
                 return [Greet(self._asked)]
             case Answer(greeting=greeting), _Phase.GREETING:
                 return self._answered(now_ns, greeting)
+            case Replaced(answer=answer, agreement=agreement), _Phase.UP:
+                self._up_ns = now_ns
+                return [Reset(), Down(), Up(answer, agreement)]
             case Ended(reason=reason, code=code), phase if phase != _Phase.PAUSING:
                 return self._ended(now_ns, Failed(reason, code))
         return []

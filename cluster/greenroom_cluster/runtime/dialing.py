@@ -21,16 +21,16 @@ from greenroom.proofs import NONCE_BYTES
 from greenroom.silence import LINK
 from greenroom.tls.channel import TlsError
 from greenroom.tls.sockets import Stream
-from greenroom.tls.standing import Proven
+from greenroom.tls.standing import Objection, Proven
 from greenroom_cluster.links import redial
 from greenroom_cluster.links.redial import DIAL_NS
-from greenroom_cluster.runtime.budget import SWEEP_SECONDS
 from greenroom_cluster.runtime.connection import OUTBOUND_BYTES_MAX, FramedConnection
+from greenroom_cluster.runtime.judging import cut_off, judge_forever
 from greenroom_cluster.runtime.log_limits import LimitedLog
 from greenroom_cluster.runtime.proving import NoTlsError, Safeguard, Trust
 from greenroom_cluster.runtime.reading import ConnectionEndedError
-from greenroom_cluster.runtime.refusals import tell_not_allowed
 from greenroom_cluster.runtime.tasks import open_tasks
+from greenroom_cluster.tokens.standing import Standing
 
 _log = structlog.get_logger(__name__)
 _limited_log = LimitedLog(_log)
@@ -90,11 +90,15 @@ class _Line:
         trust: Safeguard | None = None,
     ) -> None:
         self._address = address
+        self._hello = hello
         self._trust = trust
         self._redial = redial.Redial(address, hello, round(seconds * 1e9))
         self._nursery = nursery
         self._outbound_bytes_max = outbound_bytes_max
         self._connection: FramedConnection | None = None
+        # The connection while its user has it, and another that is to take its place.
+        self._in_use: FramedConnection | None = None
+        self._spare: tuple[FramedConnection, redial.Replaced] | None = None
         self._next: Callable[[], Awaitable[redial.RedialInput]] = trio.sleep_forever
         self.error: Exception | None = None
 
@@ -112,6 +116,8 @@ class _Line:
                 case redial.Prove(proof=proof):
                     self.connection.send_encoded(encode_greeting(proof))
                 case redial.Up(agreement=agreement):
+                    if self._spare is not None:
+                        self._connection, self._spare = self._spare[0], None
                     self.connection.agreement = agreement
                 case redial.Reset():
                     self.reset()
@@ -131,14 +137,27 @@ class _Line:
     def reset(self) -> None:
         """End the connection, if there is one, with a reset."""
         connection, self._connection = self._connection, None
+        self._in_use = None
         if connection is not None:
             connection.abort("the link ended")
+
+    def stop(self) -> None:
+        """End the connection, and keep none any more."""
+        self.step(redial.Stop())
+        if self._spare is not None:
+            self._spare[0].abort("the link ended")
 
     def use(self, run: Callable[[FramedConnection], Awaitable[None]]) -> None:
         """Have `run` use the connection, until it returns or raises."""
 
         async def used() -> redial.RedialInput:
-            await run(self.connection)
+            self._in_use = self.connection
+            try:
+                await run(self._in_use)
+            except ConnectionEndedError:
+                if self._spare is None:
+                    raise
+                return self._spare[1]
             return redial.Ended("finished")
 
         self._next = used
@@ -159,16 +178,35 @@ class _Line:
         return event
 
     async def judge_forever(self, trust: Trust) -> NoReturn:
-        """End the connection when the other side's certificate counts no more."""
-        while True:
-            await trio.sleep(SWEEP_SECONDS)
-            connection = self._connection
-            proven = None if connection is None else connection.proven
-            if connection is None or not isinstance(proven, Proven):
-                continue
-            if objection := trust.objection(proven):
-                tell_not_allowed(connection, proven, objection)
-                connection.abort(objection)
+        """Replace or end the connection in use when a certificate at either end counts no more."""
+
+        async def end(connection: FramedConnection, objection: Objection) -> None:
+            if not objection.waits:
+                await cut_off(connection, objection)
+                return
+            async with trust.turn:
+                if connection is self._in_use:
+                    await self._replace(connection, objection)
+
+        await judge_forever(lambda: Standing(trust.credentials.current().trusted), self._judged, end)
+
+    def _judged(self) -> list[FramedConnection]:
+        return [] if self._in_use is None else [self._in_use]
+
+    async def _replace(self, former: FramedConnection, objection: Objection) -> None:
+        """Have another connection take the place of this one; if there is none, it goes on for now."""
+        try:
+            spare, answer = await dial(self._address, self._hello, self._nursery, trust=self._trust)
+        except (DialFailedError, RemoteProtocolError, UsageError) as error:
+            told = f"{objection.reason}; another connection cannot take its place: {error}"
+            _limited_log.info("link_not_renewed", address=self._address, reason=told)
+            return
+        if former is not self._in_use or former.ended:
+            spare.abort("it is not needed any more")
+            return
+        self._spare = spare, redial.Replaced(answer, spare.agreement)
+        former.abort(f"another connection took its place: {objection.reason}")
+        _limited_log.info("link_renewed", address=self._address, reason=objection.reason)
 
     async def _open(self) -> redial.RedialInput:
         try:
@@ -316,7 +354,7 @@ async def _keep(line: _Line, address: str, user: LinkUser, what: str) -> NoRetur
                             told = reason
             event = await line.next_event()
     finally:
-        line.step(redial.Stop())
+        line.stop()
 
 
 def _now_ns() -> int:

@@ -1,43 +1,35 @@
-"""Open connections of a listener, judged again: one ends if its certificate or token counts no more."""
+"""Judges open connections anew, at both of their ends, while the process runs."""
 
-from collections.abc import Iterable
-from math import inf
+from collections.abc import Awaitable, Callable, Iterable
+from typing import NoReturn
 
-from greenroom.tls.standing import Proven
+import trio
+
+from greenroom.tls.judging import SWEEP_SECONDS, Judge
+from greenroom.tls.standing import Objection
+from greenroom_cluster.runtime.clocks import wall_us
 from greenroom_cluster.runtime.connection import FramedConnection
-from greenroom_cluster.runtime.proving import Gate
 from greenroom_cluster.runtime.refusals import tell_not_allowed
-from greenroom_cluster.tokens.table import Bearer
-
-_JUDGE_US = 30_000_000
+from greenroom_cluster.tokens.standing import Standing, Who
 
 
-class Judge:
-    """Judges after files were read anew, when a token ends, and each half minute."""
+async def judge_forever(
+    standing: Callable[[], Standing],
+    connections: Callable[[], Iterable[FramedConnection]],
+    end: Callable[[FramedConnection, Objection], Awaitable[None]],
+) -> NoReturn:
+    """Have `end` called for each of the connections open then that is to end now, or to be replaced."""
+    judge: Judge[FramedConnection, Who] = Judge()
+    while True:
+        await trio.sleep(SWEEP_SECONDS)
+        now, wall_seconds = standing(), wall_us() / 1e6
+        proven = [(each, each.proven) for each in connections() if each.proven is not None]
+        for connection, objection in judge.sweep(now, wall_seconds, proven, now.next_end(wall_seconds)):
+            await end(connection, objection)
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
-        self._judged_by: object = (gate.current, gate.tokens)
-        self._next_us = 0.0
 
-    def judge(self, connections: Iterable[FramedConnection], now_us: int) -> None:
-        """End those of these connections that must end by now, if it is time to look."""
-        loaded, tokens = self._gate.current, self._gate.tokens
-        if (loaded, tokens) == self._judged_by and now_us < self._next_us:
-            return
-        seconds = now_us / 1e6
-        ends = inf if tokens is None else tokens.next_end(seconds)
-        self._judged_by = loaded, tokens
-        self._next_us = min(now_us + _JUDGE_US, ends * 1e6)
-        for connection in list(connections):
-            match connection.proven:
-                case Proven() as proven:
-                    objection = loaded.trusted.objection(proven, seconds)
-                case Bearer() as proven:
-                    # It was let in, so there are tokens.
-                    objection = "" if tokens is None else tokens.objection(proven, seconds)
-                case None:
-                    continue
-            if objection:
-                tell_not_allowed(connection, proven, objection)
-                connection.abort(objection)
+async def cut_off(connection: FramedConnection, objection: Objection) -> None:
+    """End a connection, and tell why."""
+    if connection.proven is not None and not connection.ended:
+        tell_not_allowed(connection, connection.proven, objection.reason)
+        connection.abort(objection.reason)

@@ -115,6 +115,8 @@ class _Link:
 
     def begin(self, connection: FramedConnection) -> None:
         """Report that it is up."""
+        if self._scope.cancel_called:
+            return  # it was stopped when it was down for a moment, as another connection took its place
         connection.speak(_decoder, PEER_FRAME_BYTES_MAX)
         self._on_up(self._peer, connection, bulk=self._bulk)
 

@@ -47,7 +47,7 @@ from greenroom_cluster.runtime.budget import BUFFER_BYTES_MAX, SWEEP_SECONDS, Bu
 from greenroom_cluster.runtime.clocks import wall_us
 from greenroom_cluster.runtime.connection import OUTBOUND_BYTES_MAX, FramedConnection
 from greenroom_cluster.runtime.descriptors import SpareDescriptor, connections_within
-from greenroom_cluster.runtime.judging import Judge
+from greenroom_cluster.runtime.judging import cut_off, judge_forever
 from greenroom_cluster.runtime.log_limits import LimitedLog
 from greenroom_cluster.runtime.moving import Mixed, Plain
 from greenroom_cluster.runtime.ports import bound_socket, cannot_listen, check_bound
@@ -180,7 +180,6 @@ class Listener:
         self._waiting: Waiting | None = self._gate
         if self._gate is None and self._secrets is not None:
             self._waiting = Waiting()
-        self._judge = None if self._gate is None else Judge(self._gate)
         self._door = Door(
             settings.cluster,
             settings.identity,
@@ -217,6 +216,8 @@ class Listener:
             async with open_tasks() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._sweep_forever)
+                if (gate := self._gate) is not None:
+                    nursery.start_soon(judge_forever, gate.standing, lambda: self._open, cut_off)
                 if self._plain is not None:
                     nursery.start_soon(self._plain.tell_forever, self.address())
                 try:
@@ -314,8 +315,6 @@ class Listener:
         while True:
             await trio.sleep(SWEEP_SECONDS)
             self._budget.sweep()
-            if self._judge is not None:
-                self._judge.judge(self._open, wall_us())
 
     # --- one connection ----------------------------------------------------------------------------------
 

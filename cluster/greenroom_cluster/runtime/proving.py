@@ -4,6 +4,7 @@ import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, Protocol, TypeAlias
+from weakref import WeakKeyDictionary
 
 import structlog
 import trio
@@ -28,6 +29,7 @@ from greenroom_cluster.runtime.ports import bound_host
 from greenroom_cluster.tls_options import NodeTlsOptions, ServerTlsOptions, TlsOptions
 from greenroom_cluster.tokens.failures import Failures, source_of
 from greenroom_cluster.tokens.files import Tokens
+from greenroom_cluster.tokens.standing import Standing
 from greenroom_cluster.tokens.table import TokenTable, Uncertified
 
 UNPROVEN_MAX = 512
@@ -172,11 +174,13 @@ class Trust:
 
         Raises TlsError, and closes the socket, if it must not be; NoTlsError if it has said nothing in TLS.
         """
-        tls = TlsSocket(sock, self.credentials.current().client, server_side=False)
+        shown = self.credentials.current()
+        tls = TlsSocket(sock, shown.client, server_side=False)
         try:
             await shake_hands(tls)
             proven = self.credentials.current().prove(tls)
             self.demand.check(proven.identity)
+            proven = replace(proven, shown=shown.trusted.shown)
         except TlsError as error:
             tls.close()
             if tls.heard:
@@ -192,9 +196,13 @@ class Trust:
             raise
         return tls, proven
 
-    def objection(self, proven: Proven) -> str:
-        """Return why a connection must end by now, as a clause; empty if it need not."""
-        return self.credentials.current().objection(proven)
+    @property
+    def turn(self) -> trio.Lock:
+        """What is held while one link of this process is replaced: a second one waits for it."""
+        return _turns.setdefault(self.credentials, trio.Lock())
+
+
+_turns: WeakKeyDictionary[Credentials | BearerCredentials, trio.Lock] = WeakKeyDictionary()
 
 
 Safeguard: TypeAlias = Trust | LoopbackSecrets
@@ -309,6 +317,10 @@ class Gate(Waiting):
     def tokens(self) -> TokenTable | None:
         """The tokens that count now; None if none are taken."""
         return None if self._tokens is None else self._tokens.current()
+
+    def standing(self) -> Standing:
+        """Return whom we trust now."""
+        return Standing(self.current.trusted, self.tokens)
 
     def uncertified(self, wall_seconds: float) -> Uncertified:
         """Return by what to judge a connection whose other side has shown no certificate."""

@@ -12,13 +12,14 @@ from collections import deque
 from typing import Any
 
 from greenroom import wire
-from greenroom.addresses import join_address, parse_address
+from greenroom.addresses import parse_address
 from greenroom.dialog import Dialog
 from greenroom.dialog.operations import Kind, Single
 from greenroom.drivers import Runner
-from greenroom.drivers.security import LOOK_SECONDS, Security
+from greenroom.drivers.security import Security
 from greenroom.drivers.sockets import (
     RECEIVE_BYTES,
+    Connection,
     close_descriptor,
     configured_socket,
     finish_connecting,
@@ -27,31 +28,27 @@ from greenroom.drivers.sockets import (
     start_connecting,
 )
 from greenroom.errors import GreenroomError, UsageError
-from greenroom.loopback import BEYOND_LOOPBACK, REASON, is_loopback
 from greenroom.loopback_secrets import LoopbackSecrets
-from greenroom.tls.sockets import Stream, TlsSocket
+from greenroom.rereading import LOOK_SECONDS
+from greenroom.tls.sockets import TlsSocket
 
 _Targets = list[tuple[int, Any]]
 
 
-class _Socket:
-    """One connection. `targets` are left to try, `reached` was tried last; with TLS `node` must answer."""
+class _Socket(Connection):
+    """One connection. `targets` are left to try; with TLS `node` must answer."""
 
-    __slots__ = ("node", "number", "reached", "reading", "sock", "targets", "tls", "unsent", "writing")
+    __slots__ = ("node", "reading", "targets", "tls")
 
     def __init__(self, number: int, node: str) -> None:
-        self.number = number
+        super().__init__(number)
         self.node = node
-        self.sock: Stream | None = None
         self.tls: TlsSocket | None = None
         self.targets: deque[tuple[int, Any]] = deque()
-        self.reached = ""
-        self.unsent = bytearray()
         self.reading = False
-        self.writing = False
 
 
-class AsyncioRunner(Runner):
+class AsyncioRunner(Runner[_Socket]):
     """A dialog in one asyncio loop, made inside it; with `loopback_only` it connects to nothing beyond."""
 
     def __init__(
@@ -62,8 +59,7 @@ class AsyncioRunner(Runner):
         *,
         loopback_only: bool = False,
     ) -> None:
-        super().__init__(dialog, security, secrets)
-        self._loopback_only = loopback_only
+        super().__init__(dialog, security, secrets, loopback_only=loopback_only)
         self._loop = asyncio.get_running_loop()
         if not hasattr(self._loop, "add_reader") or type(self._loop).__name__ == "ProactorEventLoop":
             raise UsageError(
@@ -71,12 +67,12 @@ class AsyncioRunner(Runner):
             )
         # Callbacks must not run in the context of the request that first needed them.
         self._context = contextvars.Context()
-        self._sockets: dict[int, _Socket] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._received = bytearray(RECEIVE_BYTES)
         self._received_view = memoryview(self._received)
         self._judging: asyncio.TimerHandle | None = None
-        self._judge_later()
+        if security is not None:
+            self._judge_later(security, LOOK_SECONDS)
 
     def perform(self, request: Single, kind: Kind) -> asyncio.Future[Any]:
         """Submit an operation on one session; return an awaitable of its final reply, or its error."""
@@ -154,9 +150,6 @@ class AsyncioRunner(Runner):
             self._timer.cancel()
         self._timer = self._loop.call_at(at_ns / 1e9, self._tick, context=self._context)
 
-    def _reached(self, number: int) -> str:
-        return self._sockets[number].reached
-
     # --- connecting --------------------------------------------------------------------------------------
 
     def _open(self, number: int, address: str, node: str) -> None:
@@ -179,22 +172,19 @@ class AsyncioRunner(Runner):
             connection.targets.extend(lookup.result())
             self._connect_next(connection, None)
 
-    def _connect_next(self, connection: _Socket, reason: str | None) -> None:
-        """Try the next address; `reason` is why the last one failed."""
+    def _connect_next(self, connection: _Socket, failure: OSError | str | None) -> None:
+        """Try the next address; `failure` is why the last one failed."""
         while self._sockets.get(connection.number) is connection:
             if not connection.targets:
-                self._lost(connection, reason or "its name has no address")
+                self._lost(connection, failure or "its name has no address")
                 return
             family, address = connection.targets.popleft()
-            connection.reached = join_address(address[0], address[1])
-            if self._loopback_only and not is_loopback(address[0]):
-                reason = REASON
-                continue
             try:
+                self._reach(connection, address[0], address[1])
                 connection.sock = sock = configured_socket(family)
                 start_connecting(sock, address)
             except OSError as error:
-                reason = error.strerror or str(error)
+                failure = error
                 self._release(connection)
                 continue
             self._watch_writable(connection, self._connected, sock)
@@ -208,7 +198,7 @@ class AsyncioRunner(Runner):
             finish_connecting(sock)
         except OSError as error:
             self._release(connection)
-            self._connect_next(connection, error.strerror or str(error))
+            self._connect_next(connection, error)
             return
         if self._security is None:
             self._established(connection)
@@ -227,7 +217,7 @@ class AsyncioRunner(Runner):
             want = security.advance(tls, connection.node, self._received)
         except OSError as error:
             self._release(connection)
-            self._connect_next(connection, str(error))
+            self._connect_next(connection, error)
             return
         if want == "write":
             self._watch_writable(connection, self._shake_hands)
@@ -239,17 +229,13 @@ class AsyncioRunner(Runner):
         self._opened(connection.number)
         self._settle()
 
-    def _judge_later(self) -> None:
-        if self._security is not None:
-            self._judging = self._loop.call_later(LOOK_SECONDS, self._judge, context=self._context)
+    def _judge_later(self, security: Security, seconds: float) -> None:
+        self._judging = self._loop.call_later(seconds, self._judge_now, security, context=self._context)
 
-    def _judge(self) -> None:
-        """End connections to whom is trusted no more."""
-        for connection in list(self._sockets.values()):
-            if self._security is not None and (objection := self._security.objection(connection.sock)):
-                self._lost(connection, objection)
+    def _judge_now(self, security: Security) -> None:
+        seconds = self._end_untrusted(security)
         if not self.closed:
-            self._judge_later()
+            self._judge_later(security, seconds)
 
     # --- reading and writing -----------------------------------------------------------------------------
 
@@ -261,7 +247,7 @@ class AsyncioRunner(Runner):
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self._lost(connection, error.strerror or str(error))
+            self._lost(connection, error)
             return
         if not count:
             self._lost(connection, "it closed the connection")
@@ -269,23 +255,8 @@ class AsyncioRunner(Runner):
         self.dialog.received(self._now_ns(), connection.number, self._received_view[:count])
         self._settle()
 
-    def _write(self, number: int, data: bytes) -> None:
-        connection = self._sockets.get(number)
-        if connection is None or connection.sock is None:
-            return
-        if connection.unsent:
-            connection.unsent += data
-            return
-        try:
-            sent = connection.sock.send(data)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        except OSError as error:
-            self._lost(connection, error.strerror or str(error))
-            return
-        if sent < len(data):
-            connection.unsent += memoryview(data)[sent:]
-            self._watch_writable(connection, self._writable)
+    def _write_later(self, connection: _Socket) -> None:
+        self._watch_writable(connection, self._writable)
 
     def _writable(self, connection: _Socket) -> None:
         if connection.sock is None:
@@ -295,19 +266,13 @@ class AsyncioRunner(Runner):
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self._lost(connection, error.strerror or str(error))
+            self._lost(connection, error)
             return
         del connection.unsent[:sent]
         if not connection.unsent:
             self._unwatch_writable(connection)
 
     # --- ending ------------------------------------------------------------------------------------------
-
-    def _lost(self, connection: _Socket, reason: str) -> None:
-        self._drop(connection.number, reset=False)
-        refused = BEYOND_LOOPBACK if reason == REASON else ""
-        self.dialog.lost(self._now_ns(), connection.number, reason, refused=refused)
-        self._settle()
 
     def _drop(self, number: int, *, reset: bool) -> None:
         connection = self._sockets.pop(number, None)

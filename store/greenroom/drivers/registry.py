@@ -20,6 +20,7 @@ from greenroom.errors import UsageError
 from greenroom.loopback_secrets import LoopbackSecrets
 
 LoopKey: TypeAlias = Any
+_AnyRunner: TypeAlias = Runner[Any]
 
 _registries: "weakref.WeakSet[Registry]" = weakref.WeakSet()
 
@@ -43,12 +44,12 @@ class Registry:
         self._secrets = secrets
         self._loopback_only = loopback_only
         self._make_dialog = make_dialog
-        self._runners: dict[LoopKey, Runner] = {}
+        self._runners: dict[LoopKey, _AnyRunner] = {}
         self._lock = threading.Lock()
-        self._latest: tuple[object, Runner | None] = (None, None)
+        self._latest: tuple[object, _AnyRunner | None] = (None, None)
         _registries.add(self)
 
-    def current(self) -> Runner:
+    def current(self) -> _AnyRunner:
         """Return the runner of the running loop. Raises UsageError outside of one."""
         # Asking for the running loop costs a system call. While a loop of asyncio runs, its thread has a
         # method of that loop as this hook, a new object for every run.
@@ -64,11 +65,11 @@ class Registry:
             self._latest = (hook, runner)
         return runner
 
-    def current_if_any(self) -> Runner | None:
+    def current_if_any(self) -> _AnyRunner | None:
         """Return the runner of the running loop, if it has one."""
         return self._runners.get(running_loop())
 
-    def take_all(self) -> list[Runner]:
+    def take_all(self) -> list[_AnyRunner]:
         """Return every runner and forget them."""
         with self._lock:
             runners = list(self._runners.values())
@@ -76,7 +77,7 @@ class Registry:
             self._latest = (None, None)
         return runners
 
-    def _make(self, key: LoopKey) -> Runner:
+    def _make(self, key: LoopKey) -> _AnyRunner:
         with self._lock:
             for other, runner in list(self._runners.items()):
                 if runner.over or runner.closed:
@@ -86,7 +87,7 @@ class Registry:
             if isinstance(key, asyncio.AbstractEventLoop):
                 from greenroom.drivers.asyncio_ import AsyncioRunner
 
-                make: Callable[..., Runner] = AsyncioRunner
+                make: Callable[..., _AnyRunner] = AsyncioRunner
             else:
                 from greenroom.drivers.trio_ import TrioRunner
 

@@ -4,12 +4,11 @@ import socket
 from weakref import WeakKeyDictionary
 
 from greenroom.identities import Identity
-from greenroom.rereading import LOOK_SECONDS as LOOK_SECONDS
 from greenroom.tls.channel import TlsError
 from greenroom.tls.credentials import BearerCredentials, Credentials, Loaded
 from greenroom.tls.demands import node_of
 from greenroom.tls.sockets import TlsSocket, Want
-from greenroom.tls.standing import Proven
+from greenroom.tls.standing import Proven, Trusted
 from greenroom.tokens import Token
 
 
@@ -36,10 +35,13 @@ class Security:
         """Read the files anew; return whether they can be used."""
         return self._credentials.reload()
 
-    def objection(self, sock: object) -> str:
-        """Return why this connection must end by now, as a clause; empty if it need not."""
-        proven = self._proven.get(sock) if isinstance(sock, TlsSocket) else None
-        return "" if proven is None else self._credentials.current().objection(proven)
+    def trusted(self) -> Trusted:
+        """Return whom we trust now."""
+        return self._credentials.current().trusted
+
+    def proven(self, sock: object) -> Proven | None:
+        """Return who is at the other end of a connection; None if nobody has proven to be."""
+        return self._proven.get(sock) if isinstance(sock, TlsSocket) else None
 
     def begin(self, sock: socket.socket) -> TlsSocket:
         """Return a connected socket with TLS around it, to be given to `advance` until that is done."""

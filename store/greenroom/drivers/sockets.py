@@ -6,13 +6,38 @@ import socket
 import struct
 from typing import Any
 
-from greenroom import silence
+from greenroom import loopback, silence
 from greenroom.tls.sockets import Stream
 
 RECEIVE_BYTES = 256 * 1024
 KEEPALIVE_PROBES = 3
 
 _RESET = struct.pack("ii", 1, 0)
+
+
+class BeyondLoopbackError(OSError):
+    """The connection would have left this host in plaintext, so it was not made."""
+
+    def __init__(self) -> None:
+        super().__init__(loopback.REASON)
+
+
+class Connection:
+    """One connection of a runner. `reached` is the address that was tried last."""
+
+    __slots__ = ("number", "reached", "sock", "unsent", "writing")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.reached = ""
+        self.sock: Stream | None = None
+        self.unsent = bytearray()
+        self.writing = False
+
+
+def told(failure: OSError | str) -> str:
+    """Return why something failed, as a clause."""
+    return failure if isinstance(failure, str) else failure.strerror or str(failure)
 
 
 def configured_socket(family: int) -> socket.socket:

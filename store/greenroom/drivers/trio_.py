@@ -14,13 +14,14 @@ from typing import Any
 import trio
 
 from greenroom import wire
-from greenroom.addresses import join_address, parse_address
+from greenroom.addresses import parse_address
 from greenroom.dialog import Dialog
 from greenroom.dialog.operations import Kind, Single
 from greenroom.drivers import Runner
-from greenroom.drivers.security import LOOK_SECONDS, Security
+from greenroom.drivers.security import Security
 from greenroom.drivers.sockets import (
     RECEIVE_BYTES,
+    Connection,
     close_descriptor,
     configured_socket,
     finish_connecting,
@@ -29,24 +30,10 @@ from greenroom.drivers.sockets import (
     start_connecting,
 )
 from greenroom.errors import GreenroomError
-from greenroom.loopback import BEYOND_LOOPBACK, REASON, is_loopback
 from greenroom.loopback_secrets import LoopbackSecrets
-from greenroom.tls.sockets import Stream
+from greenroom.rereading import LOOK_SECONDS
 
 _log = logging.getLogger("greenroom")
-
-
-class _Socket:
-    """One connection. `reached` is the address that was tried last."""
-
-    __slots__ = ("number", "reached", "sock", "unsent", "writing")
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.reached = ""
-        self.sock: Stream | None = None
-        self.unsent = bytearray()
-        self.writing = False
 
 
 class _Waiter:
@@ -61,7 +48,7 @@ class _Waiter:
         self.error: GreenroomError | None = None
 
 
-class TrioRunner(Runner):
+class TrioRunner(Runner[Connection]):
     """A dialog in one trio run, made inside it; with `loopback_only` it connects to nothing beyond."""
 
     def __init__(
@@ -72,11 +59,9 @@ class TrioRunner(Runner):
         *,
         loopback_only: bool = False,
     ) -> None:
-        super().__init__(dialog, security, secrets)
-        self._loopback_only = loopback_only
+        super().__init__(dialog, security, secrets, loopback_only=loopback_only)
         self._token = trio.lowlevel.current_trio_token()
         self._ended = False
-        self._sockets: dict[int, _Socket] = {}
         self._received = bytearray(RECEIVE_BYTES)
         self._received_view = memoryview(self._received)
         self._flusher: trio.lowlevel.Task | None = None
@@ -205,16 +190,13 @@ class TrioRunner(Runner):
             self._timer = trio.CancelScope()
             self._tick()
 
-    def _reached(self, number: int) -> str:
-        return self._sockets[number].reached
-
     # --- connecting --------------------------------------------------------------------------------------
 
     def _open(self, number: int, address: str, node: str) -> None:
-        connection = self._sockets[number] = _Socket(number)
+        connection = self._sockets[number] = Connection(number)
         self._spawn(self._serve, connection, address, node)
 
-    async def _serve(self, connection: _Socket, address: str, node: str) -> None:
+    async def _serve(self, connection: Connection, address: str, node: str) -> None:
         """Connect, then read until the connection ends."""
         try:
             await self._connect(connection, address)
@@ -227,9 +209,9 @@ class TrioRunner(Runner):
         except trio.ClosedResourceError:  # dropped by this side
             return
         except OSError as error:
-            self._lost(connection, error.strerror or str(error))
+            self._lost(connection, error)
 
-    async def _connect(self, connection: _Socket, address: str) -> None:
+    async def _connect(self, connection: Connection, address: str) -> None:
         """Try each address of the name in turn. Raises OSError when none accepts."""
         host, port = parse_address(address)
         known = numeric_address(host, port)
@@ -242,11 +224,8 @@ class TrioRunner(Runner):
         for family, target in targets:
             if self._sockets.get(connection.number) is not connection:
                 return
-            if self._loopback_only and not is_loopback(target[0]):
-                failure = OSError(REASON)
-                continue
-            connection.reached = join_address(target[0], target[1])
             try:
+                self._reach(connection, target[0], target[1])
                 sock = connection.sock = configured_socket(family)
                 start_connecting(sock, target)
                 await trio.lowlevel.wait_writable(sock.fileno())
@@ -259,7 +238,7 @@ class TrioRunner(Runner):
                 self._release(connection)
         raise failure
 
-    async def _secure(self, connection: _Socket, security: Security, node: str) -> None:
+    async def _secure(self, connection: Connection, security: Security, node: str) -> None:
         """Put TLS around the connected socket, if it was not dropped. Raises OSError."""
         sock = connection.sock
         if not isinstance(sock, socket.socket):
@@ -275,17 +254,15 @@ class TrioRunner(Runner):
                     await trio.lowlevel.wait_writable(tls.fileno())
 
     async def _judge_always(self, security: Security) -> None:
-        """End connections to whom is trusted no more."""
+        seconds = LOOK_SECONDS
         with self._judging:
             while True:
-                await trio.sleep(LOOK_SECONDS)
-                for connection in list(self._sockets.values()):
-                    if objection := security.objection(connection.sock):
-                        self._lost(connection, objection)
+                await trio.sleep(seconds)
+                seconds = self._end_untrusted(security)
 
     # --- reading and writing -----------------------------------------------------------------------------
 
-    async def _read(self, connection: _Socket) -> None:
+    async def _read(self, connection: Connection) -> None:
         while (sock := connection.sock) is not None:
             await trio.lowlevel.wait_readable(sock.fileno())
             if connection.sock is not sock:
@@ -300,27 +277,12 @@ class TrioRunner(Runner):
             self.dialog.received(self._now_ns(), connection.number, self._received_view[:count])
             self._settle()
 
-    def _write(self, number: int, data: bytes) -> None:
-        connection = self._sockets.get(number)
-        if connection is None or connection.sock is None:
-            return
-        if connection.unsent:
-            connection.unsent += data
-            return
-        try:
-            sent = connection.sock.send(data)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        except OSError as error:
-            self._lost(connection, error.strerror or str(error))
-            return
-        if sent < len(data):
-            connection.unsent += memoryview(data)[sent:]
-            if not connection.writing:
-                connection.writing = True
-                self._spawn(self._write_rest, connection)
+    def _write_later(self, connection: Connection) -> None:
+        if not connection.writing:
+            connection.writing = True
+            self._spawn(self._write_rest, connection)
 
-    async def _write_rest(self, connection: _Socket) -> None:
+    async def _write_rest(self, connection: Connection) -> None:
         try:
             while connection.unsent and (sock := connection.sock) is not None:
                 await trio.lowlevel.wait_writable(sock.fileno())
@@ -334,17 +296,11 @@ class TrioRunner(Runner):
         except trio.ClosedResourceError:
             return
         except OSError as error:
-            self._lost(connection, error.strerror or str(error))
+            self._lost(connection, error)
         finally:
             connection.writing = False
 
     # --- ending ------------------------------------------------------------------------------------------
-
-    def _lost(self, connection: _Socket, reason: str) -> None:
-        self._drop(connection.number, reset=False)
-        refused = BEYOND_LOOPBACK if reason == REASON else ""
-        self.dialog.lost(self._now_ns(), connection.number, reason, refused=refused)
-        self._settle()
 
     def _drop(self, number: int, *, reset: bool) -> None:
         connection = self._sockets.pop(number, None)
@@ -354,7 +310,7 @@ class TrioRunner(Runner):
             reset_on_close(connection.sock)
         self._release(connection)
 
-    def _release(self, connection: _Socket) -> None:
+    def _release(self, connection: Connection) -> None:
         """Close the socket, if there is one."""
         sock, connection.sock = connection.sock, None
         if sock is not None:

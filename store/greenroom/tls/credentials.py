@@ -95,13 +95,9 @@ class Trusting(msgspec.Struct, frozen=True, kw_only=True):
         anchors = anchors_of(certificate, authorities_in(tls.context))
         identity = self.identity_in(certificate)
         proven = Proven(identity, serial_of(certificate), ends_at_of(certificate), anchors)
-        if objection := self.objection(proven):
-            raise TlsError(objection)
+        if (objection := self.trusted.objection(proven, time.time())) is not None:
+            raise TlsError(objection.reason)
         return proven
-
-    def objection(self, proven: Proven) -> str:
-        """Return why a certificate counts no more, as a clause; empty if it does."""
-        return self.trusted.objection(proven, time.time())
 
 
 class Loaded(Trusting, frozen=True, kw_only=True):
@@ -153,13 +149,14 @@ def load(files: TlsFiles) -> Loaded:
     if files.optional:
         # Whoever shows one is verified all the same.
         server.verify_mode = ssl.CERT_OPTIONAL
+    serial = serial_of(certificate)
     return Loaded(
         server=server,
         client=client,
         identity=identity,
-        serial=serial_of(certificate),
+        serial=serial,
         ends_at=ends_at_of(certificate),
-        trusted=Trusted(authorities, _revoked(files)),
+        trusted=Trusted(authorities, _revoked(files), serial),
     )
 
 

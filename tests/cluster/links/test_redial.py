@@ -4,7 +4,7 @@ import pytest
 
 from greenroom import wire
 from greenroom.deadlines import NEVER_NS
-from greenroom.negotiation import hello
+from greenroom.negotiation import Agreement, hello
 from greenroom.proofs import NONCE_BYTES, Challenge
 from greenroom_cluster.links.redial import (
     BACKOFF_NS_MAX,
@@ -21,6 +21,7 @@ from greenroom_cluster.links.redial import (
     Prove,
     Redial,
     RedialEffect,
+    Replaced,
     Reset,
     Stop,
     Tick,
@@ -109,6 +110,26 @@ def test_what_has_ended_is_reset_before_anybody_hears_of_it() -> None:
     up(redial, 0)
     assert kinds(redial.step(1, Ended("it ended"))) == [Reset, Down, Failed]
     assert redial.step(1, Ended("told twice")) == []
+
+
+def test_what_takes_the_place_of_a_link_does_so_after_its_end() -> None:
+    """At once, and with as much credit as any new connection has."""
+    redial, other = Redial("them:1", HELLO), Replaced(WELCOME.greeting, Agreement(4))  # type: ignore[arg-type]
+    up(redial, 0)
+    assert redial.step(9, other) == [Reset(), Down(), Up(other.answer, other.agreement)]
+    assert redial.next_deadline() == NEVER_NS
+    assert kinds(redial.step(9 + LASTING_NS, Ended("it ended"))) == [Reset, Down, Failed]
+    assert redial.next_deadline() == 9 + LASTING_NS + BACKOFF_NS_MIN
+
+
+@pytest.mark.parametrize("phase", range(3))
+def test_nothing_takes_the_place_of_a_link_that_is_not_up(phase: int) -> None:
+    redial = Redial("them:1", HELLO)
+    for event in (Tick(), Opened())[:phase]:
+        redial.step(0, event)
+    due_ns = redial.next_deadline()
+    assert redial.step(0, Replaced(WELCOME.greeting, Agreement(4))) == []  # type: ignore[arg-type]
+    assert redial.next_deadline() == due_ns
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,7 @@ from greenroom.framing import encode_frames, encode_greeting
 from greenroom.tls.credentials import LOOK_SECONDS, Credentials, TlsFiles
 from greenroom.tls.demands import Demand, node_of
 from greenroom.tls.sockets import TlsSocket
-from greenroom_cluster.runtime import dialing as dialing_module
-from greenroom_cluster.runtime import listener as listener_module
-from greenroom_cluster.runtime import proving, refusals
-from greenroom_cluster.runtime.clocks import wall_us
+from greenroom_cluster.runtime import judging, proving, refusals
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.delivery import Delivery
 from greenroom_cluster.runtime.dialing import DialFailedError, dial, stay_connected
@@ -223,7 +220,7 @@ async def test_revoked_certificate_ends_its_open_connections(
 ) -> None:
     now = [0.0]
     node = Credentials(files, print, clock=lambda: now[0])
-    monkeypatch.setattr(listener_module, "SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(judging, "SWEEP_SECONDS", 0.01)
     async with listening(credentials=node) as (listener, nursery):
         connection, _ = await dial(listener.address(), hello(), nursery, trust=trust(client))
         connection.speak(client_decoder)
@@ -237,18 +234,22 @@ async def test_revoked_certificate_ends_its_open_connections(
             await dial(listener.address(), hello(), nursery, trust=trust(client))
 
 
-async def test_connection_ends_with_the_certificate(node: Credentials, client: Credentials) -> None:
+async def test_connection_ends_with_the_certificate(
+    node: Credentials, client: Credentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judging, "SWEEP_SECONDS", 0.01)
     async with listening(credentials=node) as (listener, nursery):
         connection, _ = await dial(listener.address(), hello(), nursery, trust=trust(client))
         (served,) = listener._open
         assert served.proven is not None
-        assert listener._judge is not None
-        listener._judge.judge(listener._open, wall_us())
-        assert not served.ended
         ends_us = int(served.proven.ends_at * 1e6)
         assert ends_us / 1e6 > time.time()
-        listener._judge.judge(listener._open, ends_us)
-        assert served.ended
+        looks: list[int] = []
+        monkeypatch.setattr(judging, "wall_us", lambda: looks.append(1) or ends_us - 1)
+        await until(lambda: len(looks) > 2)
+        assert not served.ended
+        monkeypatch.setattr(judging, "wall_us", lambda: ends_us + 60_000_000)
+        await until(lambda: served.ended)
         connection.close()
 
 
@@ -267,8 +268,7 @@ async def test_dropped_authority_ends_what_it_has_certified(
         )
         for name, uri in uris.items()
     }
-    monkeypatch.setattr(listener_module, "SWEEP_SECONDS", 0.01)
-    monkeypatch.setattr(dialing_module, "SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(judging, "SWEEP_SECONDS", 0.01)
     user = Kept()
     async with listening(credentials=holders["listener"]) as (listener, nursery):
         keep = partial(stay_connected, what="peer", trust=trust(holders["dialler"]))
@@ -287,11 +287,72 @@ async def test_dropped_authority_ends_what_it_has_certified(
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("reason", ["our certificate was renewed", "trusted no more"])
+async def test_another_connection_takes_the_place_of_a_link(
+    tmp_path: Path, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is dialled before: whoever uses the link is never without one, and nobody is refused."""
+    former, newer = Authority("former"), Authority("newer")
+    both, node, web = former.pem + newer.pem, f"greenroom://{CLUSTER}/node/n1", CLIENT_URI
+    server = Credentials(former.issue(node, ca=both).files(tmp_path, "n1"), print)
+    client = Credentials(newer.issue(web, ca=both).files(tmp_path, "web"), print)
+    monkeypatch.setattr(judging, "SWEEP_SECONDS", 0.01)
+    user = Kept()
+    with capture_logs() as logs:
+        async with listening(credentials=server) as (listener, nursery):
+            keep = partial(stay_connected, what="peer", trust=trust(client))
+            nursery.start_soon(keep, listener.address(), hello(), nursery, user)
+            await until(lambda: user.begun == 1)
+            if reason == "trusted no more":
+                newer.issue(node, ca=both).files(tmp_path, "n1")
+                assert server.reload()
+                (tmp_path / "web.ca.pem").write_bytes(newer.pem)
+            else:
+                newer.issue(web, ca=both).files(tmp_path, "web")
+            assert client.reload()
+            await until(lambda: user.begun == 2)
+            await until(lambda: len(listener._open) == 1)
+            nursery.cancel_scope.cancel()
+    assert (user.failures, user.begun, user.ended) == ([], 2, 1)
+    assert [line["reason"] for line in logs if line["event"] == "link_renewed"] in (
+        [reason],
+        [f"the authority of its certificate is {reason}"],
+    )
+    assert refused_in(logs) == []
+
+
+async def test_a_link_goes_on_while_nothing_can_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the other side does not trust our new authority yet, because a step was forgotten there."""
+    former, newer = Authority("former"), Authority("newer")
+    both = former.pem + newer.pem
+    server = Credentials(former.issue(f"greenroom://{CLUSTER}/node/n1").files(tmp_path, "n1"), print)
+    client = Credentials(former.issue(CLIENT_URI, ca=both).files(tmp_path, "web"), print)
+    monkeypatch.setattr(judging, "SWEEP_SECONDS", 0.01)
+    user = Kept()
+    with capture_logs() as logs:
+        async with listening(credentials=server) as (listener, nursery):
+            keep = partial(stay_connected, what="peer", trust=trust(client))
+            nursery.start_soon(keep, listener.address(), hello(), nursery, user)
+            await until(lambda: user.begun == 1)
+            newer.issue(CLIENT_URI, ca=both).files(tmp_path, "web")
+            assert client.reload()
+            await until(lambda: any(line["event"] == "link_not_renewed" for line in logs))
+            assert (user.begun, user.ended) == (1, 0)
+            (tmp_path / "n1.ca.pem").write_bytes(both)
+            assert server.reload()
+            await until(lambda: user.begun == 2)
+            nursery.cancel_scope.cancel()
+    assert user.failures == []
+
+
 class Kept:
     """The user of a connection that is kept open; it only counts."""
 
     def __init__(self) -> None:
         self.begun = self.ended = 0
+        self.failures: list[str] = []
 
     def begin(self, connection: FramedConnection) -> None:
         connection.speak(client_decoder)
@@ -304,4 +365,4 @@ class Kept:
         self.ended += 1
 
     def failed(self, reason: str, code: str) -> None:
-        pass
+        self.failures.append(reason)

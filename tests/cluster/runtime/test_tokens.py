@@ -19,8 +19,8 @@ from greenroom.tls.channel import Channel
 from greenroom.tls.credentials import BearerCredentials, BearerFiles, Credentials, TlsFiles
 from greenroom.tls.demands import Demand, node_of
 from greenroom.tokens import Token, new_token
+from greenroom_cluster.runtime import judging, refusals
 from greenroom_cluster.runtime import listener as listener_module
-from greenroom_cluster.runtime import refusals
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.dialing import DialFailedError, dial
 from greenroom_cluster.runtime.listener import Listener, Service
@@ -105,7 +105,7 @@ class Stage:
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     monkeypatch.setattr(refusals, "_limited_log", LimitedLog(structlog.get_logger(), lines=1000))
-    monkeypatch.setattr(listener_module, "SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(judging, "SWEEP_SECONDS", 0.01)
     return Stage(tmp_path)
 
 
@@ -348,12 +348,14 @@ async def test_connection_ends_with_its_token(stage: Stage, monkeypatch: pytest.
     token = stage.issue("web-1")
     ends_us = int(stage.bearers["web-1"].ends_at) * 1_000_000
     now_us = [ends_us - 1_000_000]
+    looks: list[int] = []
     monkeypatch.setattr(listener_module, "wall_us", lambda: now_us[0])
+    monkeypatch.setattr(judging, "wall_us", lambda: looks.append(1) or now_us[0])
     async with stage.listening() as (listener, nursery):
         connection, _ = await dial(listener.address(), hello(), nursery, trust=stage.trust(token))
         assert await asked(connection) == [wire.Missing(1)]
         (served,) = listener._open
-        await until(lambda: listener._judge is not None and listener._judge._next_us > 0)
+        await until(lambda: len(looks) > 1)
         assert not served.ended
         now_us[0] = ends_us
         await until(lambda: served.ended)

@@ -18,8 +18,8 @@ async def test_a_connection_may_be_dropped_when_it_is_connected_already(
     listener = trio.socket.socket()
     await listener.bind(("127.0.0.1", 0))
     listener.listen(1)
-    connection = trio_._Socket(1)
-    driver: Any = SimpleNamespace(_sockets={1: connection}, _release=None, _loopback_only=True)
+    connection = trio_.Connection(1)
+    driver: Any = SimpleNamespace(_sockets={1: connection}, _release=None, _reach=lambda *_: None)
     waited = trio.lowlevel.wait_writable
 
     async def dropped_meanwhile(descriptor: int) -> None:
