@@ -52,6 +52,7 @@ class Dialog:
         self.replies: list[tuple[object, wire.Reply]] = []
         self.failures: list[tuple[object, GreenroomError]] = []
         self.notices: list[str] = []
+        self._told_mistake = False
         """Lines to log; the driver logs them and empties the list."""
         self.clock = ClusterClock(self.notices)
         self.wake_ns = NEVER_NS
@@ -396,6 +397,7 @@ class Dialog:
         router = self._follower.router
         if router is None:
             return
+        self._told_mistake = False
         former, self._map = self._map, router.map
         succeeded = former is not None and router.map.is_foreign_to(former)
         recounted = succeeded or len(router.primaries) != len(self._by_shard)
@@ -475,6 +477,10 @@ class Dialog:
         """Fail operations that wait for a map that will never come: only the caller can put that right."""
         if not self._follower.is_mistaken:
             return
+        if not self._told_mistake:  # also to an app that asks for nothing now, and would never learn it
+            self._told_mistake = True
+            told = verdicts.mistake(self._follower, self._settings.cluster)
+            self.notices.append(f"no node serves this store, which goes on asking: {told}")
         while (operation := self._ledger.oldest()) is not None:
             error = verdicts.mistaken(operation.kind, self._follower, self._settings.cluster)
             self._dispatcher.finish(operation)

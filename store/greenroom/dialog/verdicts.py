@@ -46,25 +46,29 @@ def refused(operation: AnyOperation, detail: str, seconds: float) -> GreenroomEr
 
 def mistaken(kind: Kind, follower: MapFollower, cluster: str) -> UsageError:
     """Return the error for an operation that no node of the cluster will ever get."""
+    return UsageError(f"{kind.name} was not sent: {mistake(follower, cluster)}")
+
+
+def mistake(follower: MapFollower, cluster: str) -> str:
+    """Return why no node of the cluster serves this store, and what to change."""
+    why = follower.why_no_map
     if follower.wants_certificate:
-        return UsageError(
-            f"{kind.name} was not sent: the nodes do not serve this app without a certificate or token that "
-            f"they trust ({follower.why_no_map}). Give the store a greenrooms:// URL with tls_cert, tls_key "
-            f"and tls_ca, or token_file and tls_ca, those of an app of the cluster {cluster!r}; one that is "
-            "revoked needs a successor"
+        return (
+            f"the nodes do not serve this app without a certificate or token that they trust ({why}). Give "
+            "the store a greenrooms:// URL with tls_cert, tls_key and tls_ca, or token_file and tls_ca, "
+            f"those of an app of the cluster {cluster!r}; one that is revoked needs a successor"
         )
     if follower.wants_tls:
-        return UsageError(f"{kind.name} was not sent ({follower.why_no_map}). {SAFE_PLAINTEXT}")
+        return f"{why}. {SAFE_PLAINTEXT}"
     if follower.wants_secret:
-        return UsageError(
-            f"{kind.name} was not sent: this app and the nodes do not know one secret "
-            f"({follower.why_no_map}). Run both as one user of this host, or give the store the option "
-            "secret_file, the path that the nodes have as --secret-file"
+        return (
+            f"this app and the nodes do not know one secret ({why}). Run both as one user of this host, or "
+            "give the store the option secret_file, the path that the nodes have as --secret-file"
         )
-    return UsageError(
-        f"{kind.name} was not sent: what listens at these addresses does not serve cluster={cluster!r} "
-        f"({follower.why_no_map}). Give the store the addresses of nodes, their --listen, and the name that "
-        "the cluster was started with: greenroom://host:port/NAME"
+    return (
+        f"what listens at these addresses does not serve cluster={cluster!r} ({why}). Give the store the "
+        "addresses of nodes, their --listen, and the name that the cluster was started with: "
+        "greenroom://host:port/NAME"
     )
 
 

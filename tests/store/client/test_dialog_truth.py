@@ -278,6 +278,27 @@ def test_ended_operation_leaves_low_and_its_late_answer_is_ignored() -> None:
     assert link in script.open
 
 
+def test_an_app_that_asks_for_nothing_is_told_too_and_once() -> None:
+    """It would dial for ever otherwise, and nobody would know why."""
+    script = Script()
+    dialled: list[str] = []
+
+    def refuse(address: str) -> None:
+        dialled.append(address)
+        script.send(script.establish(address), wire.Goodbye("tls-required", "only TLS is spoken here"))
+
+    script.submit("get")
+    for seed in SEEDS:
+        refuse(seed)
+    [told] = script.dialog.notices
+    assert "greenrooms:// URL" in told
+    assert "only TLS is spoken here" in told
+    script.reaction = refuse
+    script.pass_time(60 * SECOND)
+    assert len(dialled) > 20
+    assert script.dialog.notices == [told]
+
+
 @pytest.mark.parametrize(
     ("codes", "advice"),
     [
