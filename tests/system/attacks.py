@@ -14,6 +14,7 @@ from greenroom import ClusterStore, wire
 from greenroom.addresses import parse_address
 from greenroom.cluster_map import ClusterMap
 from greenroom_cluster.runtime.processes import ProcessHandle
+from tests.listening import listening_ports
 from tests.system.raw import connected, hello
 from tests.system.stage import Probe, SharedCluster
 
@@ -21,10 +22,10 @@ GROWTH_BYTES_MAX = 8 << 20
 
 
 class Ports:
-    """Every port on which a process of the tree listens, and what kind it is."""
+    """The ports of a tree of processes, and of which kind each is."""
 
     def __init__(self, cluster: SharedCluster, cluster_map: ClusterMap) -> None:
-        self.all = listening(cluster.cluster.pids())
+        self._pids = cluster.cluster.pids()
         self.coordinator = parse_address(cluster.cluster.coordinator_address)[1]
         self.nodes = {
             parse_address(node.address)[1] for node in cluster_map.nodes.values() if node.state == "up"
@@ -35,6 +36,11 @@ class Ports:
             for key, actor in cluster_map.actors.items()
             if actor.state == "up"
         }
+
+    @property
+    def all(self) -> set[int]:
+        """The ports on which somebody listens, which only root learns."""
+        return listening_ports(self._pids)
 
     @property
     def expected(self) -> set[int]:
@@ -51,22 +57,6 @@ class Ports:
             yield port, hello(wire.ROLE_ADMIN)
         yield self.coordinator, hello(wire.ROLE_PEER)
         yield self.coordinator, hello(wire.ROLE_ADMIN)
-
-
-def listening(pids: Iterable[int]) -> set[int]:
-    """Return the ports on which these processes listen, by the kernel's tables."""
-    inodes = set()
-    for pid in pids:
-        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(FileNotFoundError):
-                target = str(descriptor.readlink())
-                if target.startswith("socket:["):
-                    inodes.add(target[8:-1])
-    found = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        rows = [line.split() for line in Path(table).read_text().splitlines()[1:]]
-        found |= {int(row[1].split(":")[1], 16) for row in rows if row[3] == "0A" and row[9] in inodes}
-    return found
 
 
 def resident_bytes(pid: int) -> int:

@@ -15,6 +15,7 @@ import trio
 from greenroom import ClusterStore, new_session_id, wire
 from greenroom.framing import encode_frames
 from greenroom.ids import digest_of, point_of
+from tests.listening import as_root
 from tests.system.attacks import attacks, each, listening_as_mapped, unharmed
 from tests.system.raw import connected, greeted, hello
 from tests.system.stage import SharedCluster, session
@@ -61,6 +62,7 @@ def cluster(small_cluster: SharedCluster) -> SharedCluster:
     return small_cluster
 
 
+@as_root
 async def test_who_is_in_the_map_listens_and_nobody_else(cluster: SharedCluster) -> None:
     """Supervisors listen nowhere, nor does what tractor opens between processes."""
     await listening_as_mapped(cluster)
@@ -70,7 +72,7 @@ async def test_stray_bytes_on_every_port(cluster: SharedCluster) -> None:
     chance = random.Random(20)
     noise = [chance.randbytes(chance.choice((3, 40, 4096, 70_000))) for _ in range(12)]
     async with unharmed(cluster) as ports:
-        await each(attacks((port, data) for port in ports.all for data in (*STRAY, *noise)))
+        await each(attacks((port, data) for port in ports.expected for data in (*STRAY, *noise)))
 
 
 async def test_garbage_after_a_good_hello_for_every_role(cluster: SharedCluster) -> None:
@@ -88,7 +90,7 @@ async def test_announced_4_gib_are_refused_before_they_are_allocated(cluster: Sh
     announced = b"\xff\xff\xff\xff"
     async with unharmed(cluster, growth_bytes_max=1 << 20) as ports:
         for _ in range(5):
-            await each(attacks((port, announced) for port in ports.all))
+            await each(attacks((port, announced) for port in ports.expected))
             await each(attacks((port, announced, opening) for port, opening in ports.hellos()))
 
 
@@ -102,7 +104,7 @@ async def test_hello_that_never_comes_is_not_waited_for(cluster: SharedCluster) 
             await connection.ended(HELLO_SECONDS + 3)
 
     async with unharmed(cluster) as ports, trio.open_nursery() as nursery:
-        for port in ports.all:
+        for port in ports.expected:
             for start in (b"", greeting[:2], greeting[:-1]):
                 nursery.start_soon(silent, port, start)
 

@@ -19,7 +19,8 @@ from greenroom.loopback_secrets import usual_files
 from greenroom.proofs import NONCE_BYTES
 from greenroom_cluster.config import NodeOptions
 from greenroom_cluster.runtime.local import open_local_cluster
-from tests.system.attacks import Ports, listening
+from tests.listening import as_root, listening_ports
+from tests.system.attacks import Ports
 from tests.system.canaries import canaries
 from tests.system.stage import SETTINGS, SharedCluster, succeeded
 
@@ -148,20 +149,22 @@ async def attacking(ports: set[int]) -> AsyncIterator[Attacker]:
             await process.wait()
 
 
+@as_root
 async def test_another_user_of_the_host_controls_no_process(small_cluster: SharedCluster) -> None:
     """Names are in the arguments of the actors: said at any port of the tree, they are worth nothing."""
     await small_cluster.healthy()
-    ports = listening(small_cluster.cluster.pids())
+    ports = listening_ports(small_cluster.cluster.pids())
     async with canaries(small_cluster.cluster), attacking(ports) as attacker:
         await attacker.rounds(3)
     assert "obeyed" not in attacker.said
 
 
+@as_root
 async def test_another_user_of_the_host_does_not_become_an_actor_that_restarts(
     small_cluster: SharedCluster,
 ) -> None:
     await small_cluster.healthy()
-    async with attacking(listening(small_cluster.cluster.pids())) as attacker:
+    async with attacking(listening_ports(small_cluster.cluster.pids())) as attacker:
         for _ in range(2):
             victim = await small_cluster.busiest_primary()
             os.kill(victim.pid, signal.SIGKILL)
@@ -172,7 +175,7 @@ async def test_another_user_of_the_host_does_not_become_an_actor_that_restarts(
     ours = small_cluster.cluster.pids()
     for actor in (await small_cluster.map()).actors.values():
         assert actor.pid in ours
-        assert {int(actor.address.rpartition(":")[2])} == listening([actor.pid])
+        assert {int(actor.address.rpartition(":")[2])} == listening_ports([actor.pid])
 
 
 async def test_a_command_without_the_secret_asks_for_its_file(

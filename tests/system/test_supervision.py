@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from greenroom_cluster.config import LocalClusterSettings, NodeOptions, ProcessO
 from greenroom_cluster.logs import LogSettings
 from greenroom_cluster.runtime import processes
 from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster
+from tests.listening import as_root, listening_ports
 
 pytestmark = [pytest.mark.system, pytest.mark.trio]
 
@@ -234,19 +235,6 @@ async def test_up_stops_cleanly_on_a_signal(number: signal.Signals) -> None:
         assert all(handle.exited() for handle in handles)
 
 
-def listening_addresses(pids: Iterable[int]) -> set[int]:
-    """The ports on which these processes listen, by the kernel's tables."""
-    inodes = set()
-    for pid in pids:
-        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(FileNotFoundError):
-                target = str(descriptor.readlink())
-                if target.startswith("socket:["):
-                    inodes.add(target[8:-1])
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return {int(row[1].split(":")[1], 16) for row in rows if row[3] == "0A" and row[9] in inodes}
-
-
 HOSTILE = [
     b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
     b"",
@@ -260,11 +248,12 @@ HOSTILE = [
 ]
 
 
+@as_root
 async def test_hostile_bytes_on_every_port_of_the_tree_end_no_process() -> None:
     async with running() as cluster:
         pids = cluster.pids()
         handles = [processes.ProcessHandle(pid) for pid in pids]
-        ports = listening_addresses(pids)
+        ports = listening_ports(pids)
         assert len(ports) == 1 + 2 + 2, "the coordinator, two nodes and two actors"
 
         async def attack(port: int, data: bytes) -> None:
@@ -285,6 +274,7 @@ async def test_hostile_bytes_on_every_port_of_the_tree_end_no_process() -> None:
         assert (await cluster.wait_healthy()).healthy
 
 
+@as_root
 async def test_members_have_their_settings_from_no_place_that_others_read() -> None:
     """Neither arguments, nor a standard input that their own processes inherit."""
     async with running() as cluster:
