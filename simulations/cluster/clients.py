@@ -15,9 +15,9 @@ from greenroom.errors import GreenroomError
 from greenroom.framing import encode_greeting
 from greenroom.identities import DEFAULT_NAMESPACE
 from greenroom.negotiation import hello
-from greenroom.proofs import Challenge
+from greenroom.tokens import Shown
 from greenroom_cluster.links.handshake import stamped
-from simulations.cluster.connections import CLUSTER, challenge_of, holder, identity_of
+from simulations.cluster.connections import CLUSTER, challenge_of, holder
 from simulations.kernel.network import Attempt, End, Network
 from simulations.kernel.processes import Process
 from simulations.kernel.timeline import Machine
@@ -69,7 +69,9 @@ class ClientProcess(Process):
         self.holder = holder("client", machine.name, namespace)
         self.dialog = WatchedDialog(entropy, settings, Random(random.random()))
         self.identity = self.dialog.board.client_id
-        known, within = stamped(hello(CLUSTER, wire.ROLE_CLIENT, self.identity), identity_of(self))
+        # By a certificate or by a token, it is the same holder.
+        proven = None if network.secret else self.holder
+        known, within = stamped(hello(CLUSTER, wire.ROLE_CLIENT, self.identity), proven)
         self.known_as = known + within.encode()
         self.tenant = int(namespace != DEFAULT_NAMESPACE)
         self.dialog.complaint = complaint
@@ -111,7 +113,7 @@ class _Runner(DialogRunner):
     def _warn(self, notice: str) -> None:
         pass
 
-    def _challenge(self, _number: int, address: str) -> Challenge | None:
+    def _challenge(self, _number: int, address: str) -> Shown | None:
         return challenge_of(self._process, address)
 
     def _opened(self, number: int) -> None:

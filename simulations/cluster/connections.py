@@ -13,7 +13,10 @@ from greenroom.deadlines import NEVER_NS
 from greenroom.framing import FrameBuffer, encode_frames, encode_greeting
 from greenroom.identities import Identity, IdentityRole
 from greenroom.proofs import NONCE_BYTES, Challenge, Proof
+from greenroom.tokens import Shown, Token
 from greenroom_cluster.links import handshake, redial
+from greenroom_cluster.tokens.table import PLAINTEXT, Bearer, Uncertified
+from simulations.cluster.tokens import LOOK_NS, NOTHING_KNOWN, TokenBook
 from simulations.kernel.network import Attempt, End, Owner
 from simulations.kernel.processes import Process
 
@@ -38,13 +41,30 @@ def holder(role: IdentityRole, name: str, namespace: str = "") -> Identity:
 
 
 def identity_of(process: Process | Owner) -> Identity | None:
-    """Return who a process is; None if it has no certificate, as in a test, or where a secret is proven."""
+    """Return who a process is by its certificate; None if it has none.
+
+    None has one in a test, where a secret is proven, and where it shows a token.
+    """
     found = getattr(process, "holder", None)
     known = getattr(process, "network", None)
-    return found if isinstance(found, Identity) and not (known is not None and known.secret) else None
+    if not isinstance(found, Identity) or known is None:
+        return found if isinstance(found, Identity) else None
+    return None if known.secret or token_of(process) is not None else found
 
 
-def challenge_of(process: Process, address: str) -> Challenge | None:
+def token_of(process: Process | Owner) -> Token | None:
+    """Return the token that a process shows, if it does."""
+    network = getattr(process, "network", None)
+    book = None if network is None else network.tokens
+    return book.held_by(process.machine.name) if isinstance(book, TokenBook) else None
+
+
+def challenge_of(process: Process, address: str) -> Shown | None:
+    """Return the token of a process, or its half of the proof, on a connection to this address."""
+    return token_of(process) or challenge_at(process, address)
+
+
+def challenge_at(process: Process, address: str) -> Challenge | None:
     """Return the half of a process of the proof on a connection to, or at, this address."""
     secret = process.network.secret
     if not secret:
@@ -100,10 +120,17 @@ class Service:
 
 
 class Acceptor:
-    """Listens on an address for a process."""
+    """Listens on an address for a process. Where there are tokens, it may be one that knows none."""
 
     def __init__(
-        self, process: Process, codec: Codec, address: str, identity: bytes, services: Mapping[str, Service]
+        self,
+        process: Process,
+        codec: Codec,
+        address: str,
+        identity: bytes,
+        services: Mapping[str, Service],
+        *,
+        takes_tokens: bool = True,
     ) -> None:
         self.process = process
         self.codec = codec
@@ -113,11 +140,59 @@ class Acceptor:
         self.door = handshake.Door(
             CLUSTER, identity, {role: service.target_required for role, service in services.items()}
         )
+        self._book: TokenBook | None = process.network.tokens
+        self._takes_tokens = takes_tokens
+        self._known = NOTHING_KNOWN
+        self._looked_ns = 0
+        self._bearers: dict[Served, Bearer] = {}
         process.network.listen(process, address, self._accept)
+        if self._book is not None and takes_tokens:
+            self._look_on()
 
     def _accept(self, end: End) -> None:
         self.numbers += 1
         Served(self, end, self.numbers)
+
+    # --- tokens ------------------------------------------------------------------------------------------
+
+    def uncertified(self, *, secured: bool) -> Uncertified:
+        """Return by what to judge the hello of who shows no certificate."""
+        if self._book is None:
+            return PLAINTEXT
+        self._look()
+        return Uncertified(self._known.table, self.process.machine.wall_us() / 1e6, secured)
+
+    def serves(self, served: "Served", bearer: Bearer | None, *, secured: bool) -> None:
+        """Note who is served without a certificate, where there are tokens."""
+        if self._book is None or served.greeting is None:
+            return
+        self._book.check_served(self._known, served.greeting, secured=secured, identity=served.identity)
+        self.process.network.happened["served by a token"] += 1
+        if bearer is not None:
+            self._bearers[served] = bearer
+
+    def ends(self, served: "Served") -> None:
+        """Note that a connection has ended."""
+        self._bearers.pop(served, None)
+
+    def _look_on(self) -> None:
+        self._look()
+        self.process.later(LOOK_NS / 1e9, self._look_on)
+
+    def _look(self) -> None:
+        """Read the file if it is time, and judge the open connections again."""
+        now_ns = self.process.machine.now_ns()
+        if self._book is None or not self._takes_tokens or now_ns < self._looked_ns + LOOK_NS:
+            return
+        self._looked_ns, self._known = now_ns, self._book.known
+        wall_seconds = self.process.machine.wall_us() / 1e6
+        for served, bearer in list(self._bearers.items()):
+            if objection := self._known.table.objection(bearer, wall_seconds):
+                self.process.network.happened["bearer was cut off"] += 1
+                served.abort(objection)
+        for served in self._bearers:
+            if served.greeting is None or self._known.holder(served.greeting.auth) is None:
+                self._book.violate("tokens", "who has a token that was revoked is served on")
 
 
 class Served:
@@ -126,6 +201,7 @@ class Served:
     __slots__ = (
         "_acceptor",
         "_awaited",
+        "_secured",
         "agreement",
         "decoder",
         "end",
@@ -143,6 +219,7 @@ class Served:
         self.end = end
         self.number = number
         self._awaited: handshake.AwaitProof | None = None
+        self._secured = True
         self.identity: Identity | None = None
         self.greeting: wire.Hello | None = None
         self.on_messages: Callable[[list[Any]], None] = _nothing
@@ -163,10 +240,17 @@ class Served:
     def _greeted(self, payload: Any) -> None:
         greeting = greeting_of(payload, _hello_decoder)
         acceptor = self._acceptor
-        self.identity = identity_of(self.end.peer.process)
+        other = self.end.peer.process
+        self.identity = identity_of(other)
         now_us = acceptor.process.clock_us()
-        challenge = None if self.identity is not None else challenge_of(acceptor.process, acceptor.address)
-        effects = acceptor.door.receive(greeting, now_us, identity=self.identity, challenge=challenge)
+        challenge, uncertified = None, PLAINTEXT
+        if self.identity is None:
+            challenge = challenge_at(acceptor.process, acceptor.address)
+            self._secured = not getattr(other, "plaintext", False)
+            uncertified = acceptor.uncertified(secured=self._secured)
+        effects = acceptor.door.receive(
+            greeting, now_us, identity=self.identity, challenge=challenge, uncertified=uncertified
+        )
         self._perform(effects, greeting)
 
     def _proven(self, payload: Any) -> None:
@@ -185,9 +269,12 @@ class Served:
         network = self._acceptor.process.network
         for effect in effects:
             match effect:
-                case handshake.Serve(agreement=agreement):
+                case handshake.Serve(agreement=agreement, bearer=bearer):
                     self.greeting = greeting
                     self.agreement = agreement
+                    if self.identity is None:
+                        self.identity = None if bearer is None else bearer.identity
+                        self._acceptor.serves(self, bearer, secured=self._secured)
                     self.decoder = self._acceptor.services[greeting.role].decoder
                     self.end.on_data = self._received
                 case handshake.Say(greeting=answer):
@@ -209,6 +296,7 @@ class Served:
         self.on_messages(unpack(payload, self.decoder))
 
     def _closed(self, _reason: str) -> None:
+        self._acceptor.ends(self)
         self.on_closed()
 
     @property
@@ -227,6 +315,7 @@ class Served:
 
     def abort(self, _reason: str) -> None:
         """End it with a reset."""
+        self._acceptor.ends(self)
         self._acceptor.process.network.close(self.end, reset=True)
         self.on_closed()
 

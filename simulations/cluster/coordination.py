@@ -120,7 +120,7 @@ class CoordinatorProcess(Process):
         self.oracles = oracles
         self._codec = codec
         services = {role: Service(decoder, self._serve) for role, decoder in _decoders.items()}
-        Acceptor(self, codec, COORDINATOR_ADDRESS, identity, services)
+        Acceptor(self, codec, COORDINATOR_ADDRESS, identity, services, takes_tokens=False)
         self._go_on()
 
     def _pack(self, message: wire.Frame) -> Any:

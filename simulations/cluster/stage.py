@@ -31,12 +31,13 @@ from greenroom_cluster.shard.state.clock import BELIEVED_AHEAD_US
 from greenroom_cluster.suspect_records import InHand
 from simulations.cluster.actors import ActorProcess, StepWatcher
 from simulations.cluster.clients import ClientProcess
-from simulations.cluster.connections import CLUSTER, Codec
+from simulations.cluster.connections import CLUSTER, Codec, holder
 from simulations.cluster.coordination import CoordinatorProcess, Disk, MapWatcher
 from simulations.cluster.directories import Directories
 from simulations.cluster.marks import ActorMark
 from simulations.cluster.recording import Recording
 from simulations.cluster.supervisors import SupervisorProcess
+from simulations.cluster.tokens import TokenBook
 from simulations.kernel.directory import Directory, FailedError, InUseError
 from simulations.kernel.disk import FREE_BYTES_MIN
 from simulations.kernel.network import Network
@@ -146,6 +147,17 @@ class Stage:
         self.supervisors: dict[str, SupervisorProcess] = {}
         self.clients: list[ClientProcess] = []
         self.generations = 0
+        if plan.tokens:
+            self._issue_tokens()
+
+    def _issue_tokens(self) -> None:
+        """Give every second client a token; a thief has copied these."""
+        self.network.tokens = book = TokenBook(self.apart, self.violate)
+        for number in range(1, self.plan.clients, 2):
+            app = f"client{number}"
+            token = book.issue(holder("client", app, self._namespace_of(number)))
+            book.give(app, token)
+            book.stolen.append(token)
 
     def open(self, observer: Observer, touched: Callable[[ActorProcess, InHand], None]) -> None:
         """Start all processes. `touched` is called with each record that an actor is about to apply."""
@@ -198,8 +210,6 @@ class Stage:
         self.generations += 1
         machine = self.network.machine(f"client{number}")
         nodes = tuple(each.address for each in self.supervisors.values())
-        # At the end, a probe must be served wherever it asks.
-        tenant = self.plan.tenants and number % 2 and not (self.healing and self.plan.quota_sessions)
         settings = DialogSettings(seeds=nodes, cluster=CLUSTER, deadline_seconds=self.plan.deadline_seconds)
         process = ClientProcess(
             self.network,
@@ -209,7 +219,7 @@ class Stage:
             settings,
             lambda reason: self.violate("client", f"client {number}: {reason}"),
             lambda: self._observer.went_over(f"client {number}"),
-            TENANT if tenant else DEFAULT_NAMESPACE,
+            self._namespace_of(number),
         )
         # In every second world a store of a former release is among them.
         process.former = number == 1 and self.plan.seed % 2 == 1
@@ -218,6 +228,11 @@ class Stage:
         else:
             self.clients.append(process)
         return process
+
+    def _namespace_of(self, number: int) -> str:
+        # At the end, a probe must be served wherever it asks.
+        tenant = self.plan.tenants and number % 2 and not (self.healing and self.plan.quota_sessions)
+        return TENANT if tenant else DEFAULT_NAMESPACE
 
     def make_actor(self, node: str, slot: str) -> ActorProcess:
         """Make an actor's process, which does not serve yet."""

@@ -8,7 +8,7 @@ the first line of its function, in a module beside this one. Seeds draw a new ki
 
 from collections.abc import Callable
 
-from simulations.faults import coordination, copies, disks, network, power, processes
+from simulations.faults import coordination, copies, disks, network, power, processes, tokens
 from simulations.faults.hits import Hit, Reach, Undo
 from simulations.faults.targets import Target, find
 from simulations.kernel.processes import Process
@@ -118,6 +118,7 @@ KINDS: dict[str, Callable[[Hit], Undo | None]] = {
     "slow": processes.slow,
     "poison": processes.poison,
     "kill client": processes.kill_client,
+    "replace token": tokens.replace_token,
     "jump wall clock": processes.jump_clock,
     "change clock rate": processes.change_rate,
     "lose packets": network.loss,
@@ -170,5 +171,6 @@ LASTING = KINDS.keys() - {
     "drain node",
     "forget node",
     "kill shard",
+    "replace token",
 }
 """Kinds whose `seconds` mean something."""

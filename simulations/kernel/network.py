@@ -137,6 +137,8 @@ class Network:
         self.machines: dict[str, Machine] = {}
         self.secret = b""
         """What the processes of the cluster prove that they know; empty: they have certificates."""
+        self.tokens: Any = None
+        """What some apps show instead of a certificate; None: all have certificates."""
         self.rules: list[TrafficRule] = []
         self.happened: Counter[str] = Counter()
         self._latency_ns = latency_ns

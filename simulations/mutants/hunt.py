@@ -23,6 +23,7 @@ from simulations.mutants import (
     recovering,
     requests,
     syncing,
+    tokens,
 )
 from simulations.mutants.patching import MUTANTS, Mutant, planted
 from simulations.runs.batch import run_plan, run_seed, worker_pool
@@ -48,6 +49,7 @@ __all__ = [
     "requests",
     "syncing",
     "table",
+    "tokens",
 ]
 
 

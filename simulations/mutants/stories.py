@@ -464,6 +464,26 @@ new one, and clients see both, until it is started again.
 """
 
 
+STOLEN = Plan(
+    seed=0,
+    tokens=True,
+    clients=2,
+    callers=4,
+    seconds=4.0,
+    actions=tuple(
+        Action(number % 4, 5.0 + number * 7 % 19, "create" if number < 6 else "update", number % 6)
+        for number in range(600)
+    ),
+    faults=(
+        Fault(800, "replace token", "client 1"),
+        Fault(1500, "kill supervisor", "node n1", 1.0),
+        Fault(2200, "replace token", "client 1"),
+        Fault(2800, "pause", "primary of shard 0", 0.6),
+    ),
+)
+"""An app shows a token, which a thief has copied, and gets others while processes end and stop."""
+
+
 INTRUDED = Plan(
     seed=0,
     secret=True,

@@ -96,22 +96,36 @@ def make_plan(seed: int) -> Plan:
     # Who proves a secret has no certificate, which alone could name a namespace.
     secret = Random(f"{seed}/secret").random() < 0.1
     tenants = not secret and clients > 1 and Random(f"{seed}/tenants").random() < 0.4
-    plan = replace(plan, secret=secret, tenants=tenants)
+    chance = Random(f"{seed}/tokens")
+    tokens = not secret and clients > 1 and chance.random() < 0.1
+    plan = replace(plan, secret=secret, tenants=tenants, tokens=tokens)
     plan = replace(plan, actions=_actions(plan, random), faults=_faults(plan, random))
     plan = replace(plan, faults=(*plan.faults, *_poison(plan, Random(f"{seed}/poison"))))
     plan = replace(plan, faults=(*plan.faults, *_renewals(plan, Random(f"{seed}/renewals"))))
+    plan = replace(plan, faults=(*plan.faults, *_replacements(plan, chance)))
     return _with_quota(_with_bounds(plan))
 
 
 def _with_quota(plan: Plan) -> Plan:
-    """Give the tenant of every fourth plan with one a quota. Drawn apart, as below."""
+    """Give the tenant of every fourth plan with one a quota, unless it has a token. Drawn apart, as below."""
     random = Random(f"{plan.seed}/quota")
-    if not plan.tenants or random.random() > 0.25:
+    if not plan.tenants or plan.tokens or random.random() > 0.25:
         return plan
     # With several shards, each has so large a margin of few sessions that only bytes run out.
     sessions = random.choice((1, 3, 1000)) if plan.shards == 1 else 1000
     size = plan.shards * random.choice((60, 120, 4 * plan.session_bytes or 100_000))
     return replace(plan, quota_sessions=sessions, quota_bytes=size, evicts=random.random() < 0.5)
+
+
+def _replacements(plan: Plan, random: Random) -> tuple[Fault, ...]:
+    """Have tokens replaced, where there are any. Drawn apart, as below."""
+    if not plan.tokens:
+        return ()
+    return tuple(
+        Fault(round(random.uniform(0, plan.seconds * 800), 3), "replace token", f"client {number}")
+        for number in range(1, plan.clients, 2)
+        for _ in range(random.choice((1, 2)))
+    )
 
 
 def _with_bounds(plan: Plan) -> Plan:

@@ -65,6 +65,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     `tenants`: every second client is in a namespace of its own, with sessions under the same digests, users
     and points as the others have. That may have `quota_sessions` sessions of `quota_bytes` (0: any number).
 
+    `tokens`: every second client shows a token instead of a certificate, and a thief has copied these.
+
     `secret`: processes have no certificates and prove that they know one secret, which an intruder does not.
 
     `durability`: what the actors of each node keep on disk, in turn ("none", "interval" or "fsync"; no entry:
@@ -90,6 +92,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     jitter_us: int = 300
     encoded: bool = False
     secret: bool = False
+    tokens: bool = False
     fixed_ports: bool = False
     rates: tuple[int, ...] = ()
     walls_ms: tuple[int, ...] = ()

@@ -71,6 +71,7 @@ _SIMPLER: Sequence[dict[str, object]] = (
     {"rates": ()},
     {"encoded": False},
     {"secret": False},
+    {"tokens": False},
     {"quota_sessions": 0, "quota_bytes": 0},
     {"tenants": False, "quota_sessions": 0, "quota_bytes": 0},
     {"fixed_ports": False},

@@ -50,6 +50,11 @@ def check_plan(plan: Plan, where: str) -> None:
         )
     if bool(plan.quota_sessions) != bool(plan.quota_bytes) or (plan.quota_sessions and not plan.tenants):
         raise UsageError(f"{where}: a quota needs quota_sessions, quota_bytes and tenants")
+    if plan.secret and plan.tokens:
+        raise UsageError(
+            f"{where}: secret and tokens exclude each other: a token is taken within TLS only, and a secret "
+            "is proven without"
+        )
     for mode in plan.durability:
         if mode not in DURABILITIES:
             raise UsageError(f"{where}: durability must be of {', '.join(DURABILITIES)}, not {mode!r}")

@@ -21,6 +21,7 @@ from simulations.faults.hits import Reach
 from simulations.faults.injection import Faults, Victim
 from simulations.faults.intruders import Intruder
 from simulations.faults.poison import Poisons
+from simulations.faults.thieves import steal
 from simulations.kernel.timeline import SECOND
 from simulations.plans.plan import Plan
 from simulations.workload.callers import Workload
@@ -79,6 +80,7 @@ class World(Stage):
         self.faults.schedule(self.plan.faults)
         if self.plan.secret:
             Intruder(self).start()
+        steal(self)
         self.workload.start()
         return True
 

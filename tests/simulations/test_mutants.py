@@ -12,7 +12,7 @@ from simulations.runs.batch import run_plan, run_seed
 
 FIRST_SEEDS = {
     "backs the primary after its takeover proposal": 130,
-    "presumes the death of a replaced actor": 80,
+    "presumes the death of a replaced actor": 300,
     "takes a restarted actor for its predecessor": 60,
 }
 """Where to begin to look, to save time: shortly before the seed that finds it."""
