@@ -3,7 +3,7 @@
 import gc
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from greenroom import wire
@@ -25,6 +25,23 @@ def test_many_are_entered_as_one_by_one(ends: list[int], time_us: int) -> None:
         single.enter(digest, expires_us, time_us)
     bulk.enter_all(digests, ends, time_us)
     assert (bulk.entries, bulk._buckets) == (single.entries, single._buckets)
+
+
+# The first and the last are looked at together, from buckets of different widths; not so the one between.
+@example(6399 * SECOND_US, [0, 2 * SECOND_US, 61 * SECOND_US], 6390 * SECOND_US, False)
+@given(SOME_TIME, st.lists(st.integers(0, 90 * SECOND_US), min_size=1, max_size=9), SOME_TIME, st.booleans())
+def test_what_ends_together_is_entered_as_one_by_one(
+    first_us: int, ahead: list[int], time_us: int, named: bool
+) -> None:
+    single, bulk = ExpiryIndex(), ExpiryIndex()
+    digests = [bytes([number]) * 32 for number in range(len(ahead))]
+    if named:
+        digests[-1] += b"tenant"
+    ends = [first_us + each for each in ahead]
+    for digest, expires_us in zip(digests, ends, strict=True):
+        single.enter(digest, expires_us, time_us)
+    bulk.enter_all(digests, ends, time_us)
+    assert (bulk.entries, bulk._buckets, bulk._named) == (single.entries, single._buckets, single._named)
 
 
 @given(

@@ -27,7 +27,9 @@ from greenroom_cluster.shard.settings import US_PER_SECOND
 
 BUCKET_US = 4 * US_PER_SECOND
 _FACTOR = 16
-_WIDEST_US = BUCKET_US * _FACTOR**4
+_WIDER_US = tuple(BUCKET_US * _FACTOR**power for power in range(1, 5))
+"""So far ahead buckets become wider."""
+_WIDEST_US = _WIDER_US[-1]
 
 
 class ExpiryIndex:
@@ -178,8 +180,7 @@ class ExpiryIndex:
 
 def _common_look_us(first_us: int, last_us: int, time_us: int) -> int | None:
     """Return when to look at all sessions that end between two times, None if not at one time."""
-    width_us = _width_us(first_us, time_us)
-    if width_us != _width_us(last_us, time_us):
+    if any(first_us - time_us < wider_us <= last_us - time_us for wider_us in _WIDER_US):
         return None
     look_us = _look_us(first_us, time_us)
     return look_us if look_us == _look_us(last_us, time_us) else None
@@ -187,16 +188,10 @@ def _common_look_us(first_us: int, last_us: int, time_us: int) -> int | None:
 
 def _look_us(expires_us: int, time_us: int) -> int:
     """Return when to look at a session: when a wide bucket starts, when a narrow one ends."""
-    width_us = _width_us(expires_us, time_us)
-    if width_us == BUCKET_US:
-        return (max(expires_us, time_us) // BUCKET_US + 1) * BUCKET_US
-    return expires_us // width_us * width_us
-
-
-def _width_us(expires_us: int, time_us: int) -> int:
-    """Return how wide the bucket is of a session that ends then."""
     ahead_us = expires_us - time_us
     width_us = BUCKET_US
     while ahead_us >= width_us * _FACTOR and width_us < _WIDEST_US:
         width_us *= _FACTOR
-    return width_us
+    if width_us == BUCKET_US:
+        return (max(expires_us, time_us) // BUCKET_US + 1) * BUCKET_US
+    return expires_us // width_us * width_us

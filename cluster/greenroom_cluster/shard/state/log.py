@@ -260,7 +260,7 @@ class Log:
         entries.rotate(-start)
         while reached < self._encoded_through and (cost < room or reached == after):
             encoded, size, charge = entries.popleft()
-            record = _decoded(encoded)
+            record = decoded_record(encoded)  # type: ignore[arg-type]  # none is decoded from there on
             reached += 1
             if record.sequence != reached:
                 raise InvariantError(f"record {record.sequence} is on disk in the place of {reached}")
