@@ -1,5 +1,7 @@
 """The oracles are believed because they find what is known to be wrong."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,3 +74,12 @@ class Recorded(Patches):
     def set(self, owner: Any, name: str, value: Any) -> None:
         self.broken.append(getattr(owner, "__module__", None) or owner.__name__)
         super().set(owner, name, value)
+
+
+def test_the_page_names_every_mutant_and_no_other() -> None:
+    page = (Path(__file__).parents[2] / "docs/simulations.md").read_text()
+    table, rules = page[page.index("## Mutants") : page.index("## What they found")].split("### Rules of")
+    rows = re.findall(r"^\| (⚑ )?(.+?) \| [\w-]+ \| \d+", table, re.MULTILINE)
+    assert {name: bool(flag) for flag, name in rows} == {name: each.flagged for name, each in MUTANTS.items()}
+    assert f"All {len(MUTANTS)} take" in table
+    assert set(re.findall(r"\*([^*]+)\*", rules)) <= set(MUTANTS)
