@@ -156,15 +156,15 @@ def _(patches: Patches) -> None:
     patches.set(redial, "BACKOFF_NS_MAX", 10**12)
 
 
-@mutant("replaces a link unheard")
+@mutant("ends a link for another, and uses neither", budget=100)
 def _(patches: Patches) -> None:
-    """When another connection takes the place of a link, nobody hears that what was under way is lost."""
+    """When another connection is to take the place of a link, that is reset, and nobody hears of it."""
     original = redial.Redial.step
 
     def step(self, now_ns, event):
         effects = original(self, now_ns, event)
         if isinstance(event, redial.Replaced):
-            return [effect for effect in effects if not isinstance(effect, redial.Down)]
+            return [effect for effect in effects if isinstance(effect, redial.Reset)]
         return effects
 
     patches.set(redial.Redial, "step", step)

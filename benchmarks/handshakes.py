@@ -1,0 +1,245 @@
+"""Half-open handshakes beside callers, and kill-to-serving times over TLS beside plaintext.
+
+`python -m benchmarks.handshakes half-open` runs a cluster with TLS and 16 callers, and opens 2,000
+connections at once to one of its actors, each of which says hello in TLS and nothing more. It prints, for
+each round, the callers' 99th percentile before and meanwhile, and how often shards changed their epoch.
+
+`python -m benchmarks.handshakes kills` runs two clusters, one of which speaks TLS. In turn it kills the actor
+that is primary of a session's shard, and prints how long a write to that session took to be acknowledged.
+"""
+
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from statistics import median
+
+import trio
+
+import greenroom
+from benchmarks.samples import quantile
+from greenroom import BaseSessionStore, SessionData, UnavailableError, new_session_id
+from greenroom.addresses import parse_address
+from greenroom.cluster_map import ClusterMap
+from greenroom.errors import GreenroomError
+from greenroom.ids import point_of
+from greenroom.routing import Router
+from greenroom.tls.channel import PROTOCOL
+from greenroom_cluster.config import LocalClusterSettings, NodeOptions
+from greenroom_cluster.inspection import inspect_cluster
+from greenroom_cluster.questions import fetch_map
+from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster
+
+CLUSTER = "greenroom"
+CALLERS = 16
+SHARDS = 16
+NODES = 3
+HALF_OPEN = 2_000
+ROUNDS = 5
+BEFORE_SECONDS = 6.0
+AFTER_SECONDS = 3.0
+KILLS = 10
+PAUSE_SECONDS = 0.005
+HEALTHY_SECONDS = 90.0
+
+
+@asynccontextmanager
+async def cluster_of(*, tls: bool) -> AsyncIterator[LocalCluster]:
+    """Run a cluster of three nodes with one actor each, on loopback."""
+    settings = LocalClusterSettings(
+        nodes=NODES, shards=SHARDS, listen="127.0.0.1:0", tls=tls, node=NodeOptions(actors=1)
+    )
+    async with open_local_cluster(settings) as cluster:
+        await until_healthy(cluster)
+        yield cluster
+
+
+async def map_of(cluster: LocalCluster) -> ClusterMap:
+    """Return the cluster's map as it is."""
+    return await fetch_map(cluster.seeds, CLUSTER, credentials=cluster.credentials)
+
+
+async def until_healthy(cluster: LocalCluster) -> None:
+    """Wait until all shards have all their replicas."""
+    with trio.fail_after(HEALTHY_SECONDS):
+        while True:
+            try:
+                found = await inspect_cluster(cluster.seeds, CLUSTER, credentials=cluster.credentials)
+            except UnavailableError:
+                continue
+            if found.healthy and found.nodes_up == NODES:
+                return
+            await trio.sleep(0.1)
+
+
+def new_session() -> SessionData:
+    """Return a session that is not stored yet."""
+    expires = datetime.now(UTC) + timedelta(hours=1)
+    return SessionData(session_id=new_session_id(), data={"n": 0}, expires=expires)
+
+
+# --- half-open handshakes --------------------------------------------------------------------------------
+
+
+class Callers:
+    """Callers that write and read without an end; `latencies` holds the seconds that each call took."""
+
+    def __init__(self, store: BaseSessionStore) -> None:
+        self._store = store
+        self.latencies: list[float] = []
+        self.errors = 0
+
+    async def run(self) -> None:
+        """Call until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for _ in range(CALLERS):
+                nursery.start_soon(self._one)
+
+    async def _one(self) -> None:
+        session = new_session()
+        await self._store.create(session)
+        number = 0
+        while True:
+            number += 1
+            began = trio.current_time()
+            try:
+                if number % 2:
+                    await self._store.patch(session.session_id, set={"n": number})
+                else:
+                    await self._store.get(session.session_id)
+            except GreenroomError:
+                self.errors += 1
+            self.latencies.append(trio.current_time() - began)
+            await trio.sleep(PAUSE_SECONDS)
+
+    def take(self) -> list[float]:
+        """Return the latencies since the last call, in order."""
+        taken, self.latencies = self.latencies, []
+        return sorted(taken)
+
+
+def attack(address: str, count: int) -> None:
+    """Open connections, say hello in TLS on each, and keep them until standard input ends."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols([PROTOCOL])
+    socks = []
+    for _ in range(count):
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        with suppress(ssl.SSLWantReadError):
+            context.wrap_bio(incoming, outgoing).do_handshake()
+        socks.append((socket.socket(), outgoing.read()))
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for sock, said in socks:
+        sock.connect(parse_address(address))
+        sock.sendall(said)
+    print("sent", flush=True)
+    sys.stdin.read()
+
+
+async def half_open(rounds: int) -> None:
+    """Print what half-open handshakes do to callers."""
+    async with (
+        cluster_of(tls=True) as cluster,
+        trio.open_nursery() as nursery,
+        greenroom.store_from_url(cluster.url) as store,
+    ):
+        callers = Callers(store)
+        nursery.start_soon(callers.run)
+        await trio.sleep(BEFORE_SECONDS)
+        for number in range(1, rounds + 1):
+            await one_round(cluster, callers, number)
+        nursery.cancel_scope.cancel()
+
+
+async def one_round(cluster: LocalCluster, callers: Callers, number: int) -> None:
+    """Print the callers' latencies before one attack and meanwhile."""
+    cluster_map = await map_of(cluster)
+    target = next(actor for actor in cluster_map.actors.values() if actor.state == "up")
+    command = [sys.executable, "-m", "benchmarks.handshakes", "attack", target.address, str(HALF_OPEN)]
+    process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    await process.stdout.receive_some()
+    callers.take()
+    await trio.sleep(BEFORE_SECONDS)
+    before = callers.take()
+    began = trio.current_time()
+    await process.stdin.send_all(b"go\n")
+    await process.stdout.receive_some()
+    sent_seconds = trio.current_time() - began
+    await trio.sleep(AFTER_SECONDS)
+    during = callers.take()
+    await process.stdin.aclose()
+    await process.wait()
+    changes = sum((await map_of(cluster)).epochs) - sum(cluster_map.epochs)
+    print(
+        f"round {number}: p50 {ms(before, 0.5)} -> {ms(during, 0.5)} ms, p99 {ms(before, 0.99)} -> "
+        f"{ms(during, 0.99)} ms ({quantile(during, 0.99) / quantile(before, 0.99):.2f}x), longest "
+        f"{ms(before, 1)} -> {ms(during, 1)} ms, sent in {sent_seconds:.2f} s, "
+        f"epoch changes {changes}, errors {callers.errors}",
+        flush=True,
+    )
+
+
+def ms(ordered: Sequence[float], share: float) -> str:
+    """Return a quantile in milliseconds, as text."""
+    return f"{(ordered[-1] if share == 1 else quantile(ordered, share)) * 1000:.1f}"
+
+
+# --- kills -----------------------------------------------------------------------------------------------
+
+
+async def kills(count: int) -> None:
+    """Print how long a write takes after the primary of its shard was killed."""
+    taken: dict[str, list[float]] = {"plaintext": [], "TLS": []}
+    async with cluster_of(tls=False) as plain, cluster_of(tls=True) as secured:
+        for number in range(count):
+            for name, cluster in (("plaintext", plain), ("TLS", secured)):
+                seconds = await kill_one(cluster)
+                taken[name].append(seconds)
+                print(f"kill {number + 1}, {name}: {seconds:.3f} s", flush=True)
+    for name, each in taken.items():
+        ordered = sorted(each)
+        print(f"{name}: median {median(each):.3f} s, {ordered[0]:.3f} to {ordered[-1]:.3f} s")
+
+
+async def kill_one(cluster: LocalCluster) -> float:
+    """Kill the primary of a session's shard; return after how long it was written again, seconds."""
+    await until_healthy(cluster)
+    async with greenroom.store_from_url(cluster.url) as store:
+        session = new_session()
+        await store.create(session)
+        cluster_map = await map_of(cluster)
+        shard = cluster_map.shards[Router(cluster_map).shard_of(point_of(session.session_id))]
+        slot = cluster_map.actors[shard.primary].slot
+        found = await inspect_cluster(cluster.seeds, CLUSTER, credentials=cluster.credentials)
+        (pid,) = (actor.pid for actor in found.actors if actor.slot == slot)
+        began = time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        await store.patch(session.session_id, set={"n": 1})
+        return time.monotonic() - began
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run what is asked for."""
+    match list(arguments):
+        case ["half-open", *rest]:
+            trio.run(half_open, int(rest[0]) if rest else ROUNDS)
+        case ["kills", *rest]:
+            trio.run(kills, int(rest[0]) if rest else KILLS)
+        case ["attack", address, count]:
+            attack(address, int(count))
+        case _:
+            sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
