@@ -8,7 +8,7 @@ import msgspec
 from greenroom import wire
 from greenroom.identities import Identity
 from greenroom_cluster.coordination.messages import Accepted, DeclareDead, ForgetNode, Rejected, RemoveNode
-from greenroom_cluster.shard.clients.operations import CopyShard, Freeze
+from greenroom_cluster.shard.clients.operations import CopyShard, EndSessions, Freeze
 
 COMMANDS: Mapping[type[wire.Frame], str] = {
     ForgetNode: "forget-node",
@@ -17,6 +17,7 @@ COMMANDS: Mapping[type[wire.Frame], str] = {
     wire.DropRecord: "drop-record",
     CopyShard: "copy-shard",
     Freeze: "freeze",
+    EndSessions: "end-sessions",
 }
 """Of `remove-node` a node that has drained is the author. Parts of a copy after the first are no commands."""
 
@@ -27,7 +28,8 @@ SUMMED = frozenset({"copy-shard"})
 SUM_SECONDS = 10.0
 """How long others are summed up, while more of them come."""
 
-_FIELDS = ("name", "shard", "epoch", "sequence")
+# Not the user's id: logs hold nothing of sessions.
+_FIELDS = ("name", "shard", "epoch", "sequence", "namespace")
 _DETAIL_CHARS = 200
 
 Fields: TypeAlias = dict[str, Any]

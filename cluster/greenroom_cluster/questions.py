@@ -45,7 +45,7 @@ class UntrustedError(UnavailableError):
 async def ask_once(
     address: str,
     hello: wire.Hello,
-    question: wire.Subscribe | wire.Inspect | wire.DropRecord,
+    question: wire.Frame,
     seconds: float,
     trust: Safeguard | None,
 ) -> wire.ServerMessage:

@@ -56,7 +56,7 @@ CELLS: dict[int, Row] = {
         "operator": {"node", "coordinator"},
         "observer": {"node", "coordinator"},
     },
-    **dict.fromkeys((22, 23, 24), OPERATIONS),
+    **dict.fromkeys((22, 23, 24, 25), OPERATIONS),
     **dict.fromkeys(range(40, 51), NOBODY),
     **dict.fromkeys((60, 61), NOBODY),
     **dict.fromkeys((70, 71, 72, 73), NOBODY),

@@ -151,6 +151,7 @@ async def test_cluster_serves_whom_it_trusts_and_nobody_else(tmp_path: Path) -> 
         await check_commands(cluster)
         await check_failover(cluster, good)
         await check_audit(cluster, tmp_path)
+        await check_ending(cluster)
 
 
 async def check_strangers(cluster: Secured) -> None:
@@ -381,6 +382,40 @@ async def check_audit(cluster: Secured, folder: Path) -> None:
     # Of several in one actor, the first has a line of its own, and the others have one together.
     assert sum(line.get("count", 1) for line in done) == 4
     assert {(line["who"], line["command"]) for line in copies} == {("operator/ann", "copy-shard")}
+
+
+async def check_ending(cluster: Secured) -> None:
+    """An operator ends the sessions of a user in one namespace, which is told without the user."""
+    other = cluster.url(cluster.authority.issue(uri("client", "other")))
+    ann = cluster.options("operator", "ann")
+    now = dt.datetime.now(dt.UTC)
+    session = SessionData(
+        session_id=new_session_id(), user_id="alice@shop", expires=now + dt.timedelta(hours=1)
+    )
+    command = [sys.executable, "-m", "greenroom_cluster", "end-sessions", "alice@shop"]
+    command += ["--connect", cluster.addresses[0], "--cluster", CLUSTER]
+    async with (
+        greenroom.store_from_url(cluster.url(cluster.client)) as web,
+        greenroom.store_from_url(other) as beside,
+    ):
+        for store in (web, beside):
+            await store.create(session)
+        done = await trio.run_process([*command, "--namespace", "web", *ann], capture_stdout=True)
+        assert done.stdout == b"sessions ended: 1\n"
+        assert await web.get(session.session_id) is None
+        assert await beside.get(session.session_id) is not None
+        observer = cluster.options("observer", "grafana")
+        refused = await trio.run_process(
+            [*command, "--namespace", "other", *observer], capture_stderr=True, check=False
+        )
+        assert (refused.returncode, b"not-allowed" in refused.stderr) == (1, True), refused.stderr
+        assert await beside.get(session.session_id) is not None
+    lines = [line for name in NODES for line in cluster.nodes[name].logged("operator_command")]
+    ended = [line for line in lines if line["command"] == "end-sessions"]
+    assert {(line["who"], line["namespace"], line["outcome"]) for line in ended} == {
+        ("operator/ann", "web", "done")
+    }
+    assert "alice" not in str(lines)
 
 
 async def test_tls_store_at_a_plaintext_port_is_told_so(tmp_path: Path) -> None:

@@ -279,6 +279,30 @@ def drop_record(
     )
 
 
+@app.command("end-sessions", short_help="End all sessions of a user.")
+@with_options_of(config.AccessOptions)
+def end_sessions(
+    access: config.AccessOptions,
+    user: Annotated[str, typer.Argument(help="The user's id, as the app gives it to login.")],
+    namespace: Annotated[
+        str,
+        typer.Option(
+            help="Namespace of the app; without certificates, default.",
+            envvar="GREENROOM_NAMESPACE",
+            show_default=False,
+        ),
+    ],
+    connect: options.Connect = config.NODE_ADDRESS,
+    cluster: options.Cluster = config.CLUSTER,
+) -> None:
+    """End all sessions of a user in a namespace, without the app: its users are logged out everywhere."""
+    from greenroom_cluster.ending import end_sessions_at
+
+    config.check_name("--namespace", namespace)
+    ended = ask(end_sessions_at, connect, cluster, user, namespace, access=access)
+    print_line(f"sessions ended: {ended}")
+
+
 backups.add_commands(app)
 directories.add_commands(app)
 certs.add_commands(app)

@@ -51,6 +51,7 @@ from greenroom_cluster.runtime.scheduling import keep_policy
 from greenroom_cluster.runtime.sockets import charged_as
 from greenroom_cluster.runtime.supervised import Standing, Started
 from greenroom_cluster.runtime.tasks import open_tasks
+from greenroom_cluster.shard.clients.operations import EndSessions
 from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.inputs import (
     ClientRequests,
@@ -134,6 +135,11 @@ def paced(
             handle(admitted)
 
     return take
+
+
+def as_command(message: Any) -> Any:
+    """Return what an operator says in the form in which the core takes it."""
+    return message.command() if isinstance(message, EndSessions) else message
 
 
 class Actor:
@@ -275,7 +281,7 @@ class Actor:
         if isinstance(replies, former.FormerClient):
             take = replies.refusing(handle)
         elif isinstance(replies, Audited):
-            take = replies.noting(handle)
+            take = replies.noting(lambda messages: handle(list(map(as_command, messages))))
         elif holder is not None and holder.role == "observer":
             take = paced(self._pace, holder.uri, connection, handle)
         try:

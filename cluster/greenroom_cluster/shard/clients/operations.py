@@ -1,8 +1,11 @@
-"""What operators say to an actor beside `wire.DropRecord`: copies of shards, and a freeze."""
+"""What operators say to an actor beside `wire.DropRecord`: copies of shards, a freeze, a user's end."""
 
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
+
+import msgspec
 
 from greenroom import wire
+from greenroom.identities import DEFAULT_NAMESPACE, NAME_CHARACTERS_MAX, NAME_PATTERN
 from greenroom_cluster.shard.state.records import StoredSession, Within
 
 
@@ -30,6 +33,25 @@ class Freeze(wire.Frame, frozen=True, tag=24):
     request_id: int
 
 
+Namespace: TypeAlias = Annotated[
+    str, msgspec.Meta(pattern=rf"\A{NAME_PATTERN}\Z", max_length=NAME_CHARACTERS_MAX)
+]
+
+
+class EndSessions(wire.Frame, frozen=True, tag=25):
+    """End all sessions of a user in a namespace, on these shards. Answered as `wire.DeleteByUser` is."""
+
+    request_id: int
+    namespace: Namespace
+    user_id: wire.UserId
+    shards: wire.Shards
+
+    def command(self) -> wire.DeleteByUser | Within:
+        """Return what a client in that namespace would ask for, which is what the core knows."""
+        asked = wire.DeleteByUser(self.request_id, self.request_id, 0, self.user_id, b"", self.shards)
+        return asked if self.namespace == DEFAULT_NAMESPACE else Within(self.namespace, asked)
+
+
 class ShardPart(wire.Frame, frozen=True, tag=50):
     """A part of a shard's sessions; `sequence` is the record after which they were copied."""
 
@@ -42,6 +64,6 @@ class ShardPart(wire.Frame, frozen=True, tag=50):
     sessions: tuple[StoredSession, ...]
 
 
-Operation: TypeAlias = wire.DropRecord | CopyShard | Freeze
+Operation: TypeAlias = wire.DropRecord | CopyShard | Freeze | EndSessions
 Request: TypeAlias = wire.Request | Within | CopyShard | Freeze
 """All that an actor is asked, but by its peers."""
