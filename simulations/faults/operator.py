@@ -39,7 +39,8 @@ class Operator:
         waiting = any(actor.directory in directories for actor in stage.map.actors.values())
         if waiting:
             self._calling().call(lambda number: ForgetNode(number, node), lambda _: None)
-        if waiting or node in self._rebooting:
+        # A map that is made anew may name them yet.
+        if waiting or node in self._rebooting or stage.disk.lost:
             stage.timeline.after(_LOOK_NS, self.give_up, node, directories)
 
     def forget(self, node: str) -> None:

@@ -17,11 +17,12 @@ _MORE_SECONDS = 5.0
 _MAP_LOST = 0.3
 """In so many of the runs in which all lose power, the map may be lost as well."""
 
-_LOSING = frozenset({
-    "flip bit", "lose disks", "roll back directory", "move directory", "clone directory", "drain node",
-    "add node", "restore coordinator",
-})  # fmt: skip
-"""What does not go with that: who does not come back is awaited until an operator gives it up."""
+_NEVER_BACK = frozenset({"lose disks", "drain node"})
+"""What does not go with that: the directories of a lost machine, and of one that has left, never come.
+
+What they may have known is awaited until an operator gives them up. The simulated operator does that only
+once all directories have come, for nothing that is left says which are gone for good.
+"""
 
 _HASTY = 0.3
 """In so many of the runs for which that is right, an operator takes nodes for gone that are coming back."""
@@ -53,9 +54,12 @@ def _losing_the_map(plan: Plan, random: Random) -> Plan:
 
     Drawn apart, so that what a seed stands for besides stays as it is.
     """
-    cuts = [number for number, fault in enumerate(plan.faults) if fault.kind == "crash all nodes"]
-    if not cuts or random.random() > _MAP_LOST or any(fault.kind in _LOSING for fault in plan.faults):
+    kinds = [fault.kind for fault in plan.faults]
+    cuts = [number for number, kind in enumerate(kinds) if kind == "crash all nodes"]
+    if not cuts or random.random() > _MAP_LOST or not _NEVER_BACK.isdisjoint(kinds):
         return plan
+    if kinds.count("flip bit") > 1:
+        return plan  # all directories may be damaged, and then nothing is left that tells of the cluster
     lost = random.choice(cuts)
     faults = [
         replace(fault, amount=2.0) if number == lost else fault for number, fault in enumerate(plan.faults)
