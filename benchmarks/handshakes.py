@@ -2,7 +2,8 @@
 
 `python -m benchmarks.handshakes half-open` runs a cluster with TLS and 16 callers, and opens 2,000
 connections at once to one of its actors, each of which says hello in TLS and nothing more. It prints, for
-each round, the callers' 99th percentile before and meanwhile, and how often shards changed their epoch.
+each round, the callers' 99th percentile before and meanwhile, and how often shards changed their epoch; and
+the same with these connections to a port where nobody listens to them, which shows what the machine does.
 
 `python -m benchmarks.handshakes kills` runs two clusters, one of which speaks TLS. In turn it kills the actor
 that is primary of a session's shard, and prints how long a write to that session took to be acknowledged.
@@ -155,15 +156,25 @@ async def half_open(rounds: int) -> None:
         nursery.start_soon(callers.run)
         await trio.sleep(BEFORE_SECONDS)
         for number in range(1, rounds + 1):
-            await one_round(cluster, callers, number)
+            with socket.create_server(("127.0.0.1", 0), backlog=2 * HALF_OPEN) as nobody:
+                elsewhere = f"127.0.0.1:{nobody.getsockname()[1]}"
+                await one_round(cluster, callers, f"round {number}, beside the cluster", elsewhere)
+            await one_round(cluster, callers, f"round {number}, at an actor")
         nursery.cancel_scope.cancel()
 
 
-async def one_round(cluster: LocalCluster, callers: Callers, number: int) -> None:
+async def one_round(cluster: LocalCluster, callers: Callers, name: str, address: str = "") -> None:
     """Print the callers' latencies before one attack and meanwhile."""
     cluster_map = await map_of(cluster)
     target = next(actor for actor in cluster_map.actors.values() if actor.state == "up")
-    command = [sys.executable, "-m", "benchmarks.handshakes", "attack", target.address, str(HALF_OPEN)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.handshakes",
+        "attack",
+        address or target.address,
+        str(HALF_OPEN),
+    ]
     process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -181,7 +192,7 @@ async def one_round(cluster: LocalCluster, callers: Callers, number: int) -> Non
     await process.wait()
     changes = sum((await map_of(cluster)).epochs) - sum(cluster_map.epochs)
     print(
-        f"round {number}: p50 {ms(before, 0.5)} -> {ms(during, 0.5)} ms, p99 {ms(before, 0.99)} -> "
+        f"{name}: p50 {ms(before, 0.5)} -> {ms(during, 0.5)} ms, p99 {ms(before, 0.99)} -> "
         f"{ms(during, 0.99)} ms ({quantile(during, 0.99) / quantile(before, 0.99):.2f}x), longest "
         f"{ms(before, 1)} -> {ms(during, 1)} ms, sent in {sent_seconds:.2f} s, "
         f"epoch changes {changes}, errors {callers.errors}",
@@ -215,6 +226,8 @@ async def kill_one(cluster: LocalCluster) -> float:
     """Kill the primary of a session's shard; return after how long it was written again, seconds."""
     await until_healthy(cluster)
     async with greenroom.store_from_url(cluster.url) as store:
+        # As in an app that has run for a while, there are connections to all actors.
+        await store.check(every_shard=True)
         session = new_session()
         await store.create(session)
         cluster_map = await map_of(cluster)
