@@ -6,17 +6,19 @@ import os
 import pickle
 import traceback
 from pathlib import Path
+from urllib.parse import urlencode
 
 import msgspec
 import pytest
 from rich.console import Console
 from rich.pretty import pretty_repr
 
-from greenroom import wire
+from greenroom import ClusterStore, store_from_url, wire
 from greenroom.errors import UsageError
 from greenroom.framing import encode_greeting
 from greenroom.negotiation import hello
 from greenroom.tokens import Token, digest_of, id_in, new_token, read_token
+from tests.authority import Authority
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 TEXT = "gt1.web-1.MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY"
@@ -139,3 +141,55 @@ def test_token_is_neither_pickled_nor_copied() -> None:
             take(made())
     with pytest.raises(TypeError):
         msgspec.msgpack.encode(made())
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> dict[str, str]:
+    """The files of an app with a token, and of one with a certificate."""
+    authority = Authority()
+    holder = authority.issue("greenroom://shop/client/web").files(tmp_path, "web")
+    token = file_with(tmp_path, made().written())
+    return {"token_file": str(token), "tls_ca": holder.ca, "tls_cert": holder.cert, "tls_key": holder.key}
+
+
+NODES = "10.0.0.1:7400"
+
+
+def test_store_takes_a_token_instead_of_a_certificate(paths: dict[str, str]) -> None:
+    given = {name: paths[name] for name in ("token_file", "tls_ca")}
+    store = ClusterStore(NODES, cluster="shop", **given)
+    by_url = store_from_url(f"greenrooms://{NODES}/shop?{urlencode(given)}")
+    for each in (store, by_url):
+        assert secret_in(repr(each) + repr(vars(each)) + pretty_repr(vars(each))) == []
+        with pytest.raises((TypeError, AttributeError)):
+            pickle.dumps(each)
+    assert store.reload_tls()
+    Path(paths["token_file"]).chmod(0o644)
+    assert not store.reload_tls(), "the former token stays in use"
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("token_file",), "token_file is sent only within TLS.*give tls_ca too"),
+        (("token_file", "tls_ca", "tls_cert"), "give it, or tls_cert, not both"),
+        (("token_file", "tls_ca", "tls_cert", "tls_key"), "give it, or tls_cert and tls_key, not both"),
+        (("tls_ca",), "TLS needs tls_cert and tls_key too"),
+    ],
+)
+def test_options_that_do_not_fit_are_named(paths: dict[str, str], names: tuple[str, ...], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        ClusterStore(NODES, cluster="shop", **{name: paths[name] for name in names})
+
+
+def test_token_in_the_url_of_plaintext_is_told_by_its_option(paths: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match=r"'token_file'.*sent within TLS only.*greenrooms://"):
+        store_from_url(f"greenroom://127.0.0.1:7400?token_file={paths['token_file']}")
+    with pytest.raises(UsageError, match="tls_ca is missing"):
+        store_from_url(f"greenrooms://127.0.0.1:7400?token_file={paths['token_file']}")
+
+
+def test_file_of_a_token_that_cannot_serve_is_told_by_its_option(paths: dict[str, str]) -> None:
+    Path(paths["token_file"]).chmod(0o640)
+    with pytest.raises(UsageError, match=r"^token_file: .*has the mode 0640"):
+        ClusterStore(NODES, token_file=paths["token_file"], tls_ca=paths["tls_ca"])

@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from greenroom.tokens import read_token
+from greenroom.errors import UsageError
+from greenroom.tokens import new_token, read_token
+from greenroom_cluster.backups.restoring import RestoringStore
 from greenroom_cluster.cli.commands import main
+from greenroom_cluster.config import AccessOptions
+from greenroom_cluster.tls_options import AccessTlsOptions, NodeTlsOptions
 from greenroom_cluster.tokens.entries import parse_entries
 from greenroom_cluster.tokens.files import text_of
+from tests.authority import Authority
 
 Typed = Callable[..., tuple[int, str, str]]
 
@@ -125,3 +130,32 @@ def test_no_cryptography_is_needed(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "web.token").exists()
+
+
+def test_sessions_are_not_restored_by_a_token_which_says_no_namespace(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_bytes(Authority().pem)
+    token = new_token("web-1", lambda count: b"s" * count)
+    (tmp_path / "app.token").touch(0o600)
+    (tmp_path / "app.token").write_bytes(token.written())
+    access = AccessTlsOptions(token_file=tmp_path / "app.token", tls_ca=tmp_path / "ca.pem")
+    options = AccessOptions(tls=access).store_options()
+    store = RestoringStore("127.0.0.1:7400", **options)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"--token-file: .*--tls-cert and --tls-key"):
+        _ = store.namespace
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"token_file": "t"}, "--token-file is sent within TLS only: give --tls-ca"),
+        ({"token_file": "t", "tls_ca": "a", "tls_cert": "c"}, "--token-file is instead of a certificate"),
+    ],
+)
+def test_options_of_commands_that_do_not_fit_are_named(given: dict[str, str], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        AccessTlsOptions(**{name: Path(path) for name, path in given.items()}).check()
+
+
+def test_node_takes_tokens_within_tls_alone() -> None:
+    with pytest.raises(UsageError, match="--tokens: a token is taken within TLS only"):
+        NodeTlsOptions(tokens=Path("tokens")).check()
