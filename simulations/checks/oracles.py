@@ -15,6 +15,7 @@ The oracles know more than any process: they see every log, every clock, and who
     once         each request of a client is applied once
     death        only who is dead is called dead, and a shard starts empty only when all its members are
     bounds       queues stay within their limits
+    release      an actor of a release that knows no namespaces is sent nothing of them
     quota        no namespace has more in a shard than its part, or is refused or evicted for another's
     memory       no actor's replicas hold more than their bound; the books tell what they hold
     poison       nobody applies a record on which another had ended, if the map told of it
@@ -54,6 +55,7 @@ from greenroom_cluster.suspect_records import InHand
 from simulations.checks.losses import LossOracle
 from simulations.checks.memory import MemoryOracle
 from simulations.checks.quotas import QuotaOracle
+from simulations.checks.releases import check_former
 from simulations.checks.synced import SyncOracle
 from simulations.cluster.actors import ActorProcess
 from simulations.cluster.marks import PoisonBook
@@ -159,6 +161,7 @@ class Oracles:
         """Count what reaches which role."""
         kind = type(event)
         replicas = actor.host.replicas
+        check_former(self.stage, actor, event)
         if self._quota is not None:
             self._quota.before(actor, event)
         if kind is ins.MapChanged:

@@ -8,6 +8,8 @@ from contextlib import suppress
 from random import Random
 from typing import Any, Protocol
 
+import msgspec
+
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom.deadlines import NEVER_NS
@@ -175,6 +177,8 @@ class _Runner(CoreRunner[Served | Dialed]):
 
     def _open(self, peer: bytes, address: str, *, bulk: bool) -> None:
         greeting = hello(wire.ROLE_PEER, self._actor.incarnation, peer)
+        if self._actor.former_release:
+            greeting = msgspec.structs.replace(greeting, features=())
         tag = "bulk" if bulk else "peer"
         link = Dialed(self._actor, self._codec, address, greeting, _reply_decoder, tag)
         self._links[peer, bulk] = link
@@ -194,7 +198,8 @@ class _Runner(CoreRunner[Served | Dialed]):
 class ActorProcess(Process):
     """One incarnation, with a core that is given to it. An orphan ends itself when it notices.
 
-    `disk` is None if it keeps nothing. `shut_out` says why it cannot use its directory, if so.
+    One of a `former_release` knows no namespaces. `disk` is None if it keeps nothing. `shut_out` says why it
+    cannot use its directory, if so.
     """
 
     host: Host
@@ -213,6 +218,7 @@ class ActorProcess(Process):
         self.slot = slot
         self.incarnation = incarnation
         self.orphaned = False
+        self.former_release = False
         self.shut_out = ""
         self.disk: DiskWriter | None = None
         self.durability = ""
@@ -355,6 +361,9 @@ class ActorProcess(Process):
         number, runner = served.number, self._running
         assert served.greeting is not None
         client, namespace = stamped(served.greeting, served.identity)
+        if namespace and self.former_release:
+            served.abort("it has no TLS, by which alone a client has a namespace")
+            return
         replies: _Client | former.FormerClient = _Client(served)
 
         def handle(requests: list[Any]) -> None:

@@ -4,7 +4,7 @@ Payloads are lists of messages or, with `Codec.encoded`, the bytes of their fram
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -16,6 +16,7 @@ from greenroom.proofs import NONCE_BYTES, Challenge, Proof
 from greenroom.tokens import Shown, Token
 from greenroom_cluster.links import handshake, redial
 from greenroom_cluster.tokens.table import PLAINTEXT, Bearer, Uncertified
+from simulations.cluster.doors import FrameDecoder, door_of
 from simulations.cluster.tokens import LOOK_NS, NOTHING_KNOWN, TokenBook
 from simulations.kernel.network import Attempt, End, Owner
 from simulations.kernel.processes import Process
@@ -83,13 +84,6 @@ class Codec:
         return bytes(encode_frames(messages, _FRAME_BYTES_MAX)) if self.encoded else messages
 
 
-class FrameDecoder(Protocol):
-    """Decodes the payload of a frame."""
-
-    def decode(self, payload: bytes, /) -> Any:
-        """Return its messages."""
-
-
 def unpack(payload: Any, decoder: FrameDecoder) -> list[Any]:
     """Return the messages of a payload."""
     if isinstance(payload, bytes | bytearray):
@@ -137,7 +131,7 @@ class Acceptor:
         self.address = address
         self.services = services
         self.numbers = 0
-        self.door = handshake.Door(
+        self.door = door_of(process)(
             CLUSTER, identity, {role: service.target_required for role, service in services.items()}
         )
         self._book: TokenBook | None = process.network.tokens
@@ -337,6 +331,7 @@ class Dialed:
         tag: str,
     ) -> None:
         self.address = address
+        self.agreement = negotiation.Agreement(wire.PROTOCOL_VERSION)
         self.on_up: Callable[[], object] = _nothing
         self.on_messages: Callable[[list[Any]], bool] = _keep
         self.on_down: Callable[[], object] = _nothing
@@ -421,7 +416,7 @@ class Dialed:
                 case redial.Up() if self._stopped:
                     pass  # whoever heard that it was down wants it no more
                 case redial.Up(answer=answer, agreement=agreement):
-                    self._answer = redial.Replaced(answer, agreement)
+                    self.agreement, self._answer = agreement, redial.Replaced(answer, agreement)
                     if self._spare is not None and isinstance(event, redial.Replaced):
                         self._opening, self._spare = self._spare.hand_over(), None
                     self._up()

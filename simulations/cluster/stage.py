@@ -231,7 +231,8 @@ class Stage:
 
     def _namespace_of(self, number: int) -> str:
         # At the end, a probe must be served wherever it asks.
-        tenant = self.plan.tenants and number % 2 and not (self.healing and self.plan.quota_sessions)
+        refused = self.healing and (self.plan.quota_sessions or self.plan.former_nodes)
+        tenant = self.plan.tenants and number % 2 and not refused
         return TENANT if tenant else DEFAULT_NAMESPACE
 
     def make_actor(self, node: str, slot: str) -> ActorProcess:
@@ -242,6 +243,8 @@ class Stage:
         of_host = Random(self.random.random())
         machine = self.network.machine(node)
         actor = ActorProcess(self.network, machine, Random(self.random.random()), slot, incarnation, mark)
+        last = range(self.plan.nodes - self.plan.former_nodes, self.plan.nodes)
+        actor.former_release = int(node[1:]) in last and not self.healing
         actor.host = Host(incarnation, slot, settings, of_host, mark, self._opened(actor))
         mark.on_record = partial(self._touched, actor)
         actor.host_settings = settings

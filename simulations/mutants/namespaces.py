@@ -10,6 +10,7 @@ from greenroom_cluster.shard.clients import requests
 from greenroom_cluster.shard.joining.snapshot import SnapshotSender
 from greenroom_cluster.shard.limits import namespace_growth
 from greenroom_cluster.shard.limits.paging import LongCommand
+from greenroom_cluster.shard.roles.releases import Releases
 from greenroom_cluster.shard.state import namespaces, quotas, table
 from greenroom_cluster.shard.state.ages import AgeOrder
 from greenroom_cluster.shard.state.expiry import ExpiryIndex
@@ -50,6 +51,37 @@ FULL_TENANT = Plan(
 
 EVICTING_TENANT = structs.replace(FULL_TENANT, evicts=True, page_max=4)
 """The same, but its oldest sessions are evicted, none of which has a user."""
+
+
+FORMER_NODE = Plan(
+    seed=0,
+    nodes=3,
+    replicas=3,
+    shards=4,
+    clients=4,
+    callers=8,
+    sessions=32,
+    tenants=True,
+    former_nodes=1,
+    seconds=6.0,
+    actions=tuple(
+        Action(
+            number % 8,
+            12.0 + number * 7 % 11,
+            ("create", "get", "update", "delete_by_user", "delete", "patch")[(number % 8 + number // 8) % 6],
+            number * 11 % 32,
+        )
+        for number in range(1600)
+    ),
+    faults=(
+        Fault(900, "kill actor", "primary of shard 0", 1.0),
+        Fault(1800, "cut between", "node n0", 0.6, other="node n2"),
+        Fault(2600, "kill actor", "actor n2/0", 0.5),
+        Fault(3400, "kill actor", "primary of shard 1", 1.0),
+        Fault(4200, "add node", "coordinator"),
+    ),
+)
+"""One node of three is of a former release, while a tenant comes and goes; actors are lost and move."""
 
 
 @mutant("takes the namespace of nobody for writes")
@@ -183,3 +215,18 @@ def _(patches: Patches) -> None:
 def _(patches: Patches) -> None:
     """The namespace that is at its quota takes the room of another."""
     patches.set(AgeOrder, "oldest", lambda self, _namespace: iter(self))
+
+
+# --- peers of a former release ---------------------------------------------------------------------------
+
+
+@mutant("logs for a former release what it cannot read", budget=20, plan=FORMER_NODE)
+def _(patches: Patches) -> None:
+    """What recipients can read is not asked before a write."""
+    patches.set(Releases, "objection", lambda _self: "")
+
+
+@mutant("copies to a former release what it cannot read", budget=20, plan=FORMER_NODE)
+def _(patches: Patches) -> None:
+    """What a joiner can read is not asked before it gets a copy."""
+    patches.set(Releases, "objection_to", lambda _self, _joiner, _transfer: "")

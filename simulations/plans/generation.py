@@ -103,7 +103,8 @@ def make_plan(seed: int) -> Plan:
     plan = replace(plan, faults=(*plan.faults, *_poison(plan, Random(f"{seed}/poison"))))
     plan = replace(plan, faults=(*plan.faults, *_renewals(plan, Random(f"{seed}/renewals"))))
     plan = replace(plan, faults=(*plan.faults, *_replacements(plan, chance)))
-    return _with_quota(_with_bounds(plan))
+    former = plan.tenants and Random(f"{seed}/former").random() < 0.2
+    return _with_quota(_with_bounds(replace(plan, former_nodes=int(former))))
 
 
 def _with_quota(plan: Plan) -> Plan:

@@ -63,7 +63,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     may hold, in turn (none: without a bound); then sessions are of up to twice `session_bytes`.
     `evicts`: every second session has no user, and may be evicted when memory is full.
     `tenants`: every second client is in a namespace of its own, with sessions under the same digests, users
-    and points as the others have. That may have `quota_sessions` sessions of `quota_bytes` (0: any number).
+    and points as the others have. The last `former_nodes` nodes are of a release that knows no namespaces,
+    until the end. The namespace may have `quota_sessions` sessions of `quota_bytes` (0: any number).
 
     `tokens`: every second client shows a token instead of a certificate, and a thief has copied these.
 
@@ -113,6 +114,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     memory_bytes: tuple[int, ...] = ()
     evicts: bool = False
     tenants: bool = False
+    former_nodes: int = 0
     quota_sessions: int = 0
     quota_bytes: int = 0
     durability: tuple[str, ...] = ()

@@ -73,6 +73,7 @@ _SIMPLER: Sequence[dict[str, object]] = (
     {"secret": False},
     {"tokens": False},
     {"quota_sessions": 0, "quota_bytes": 0},
+    {"former_nodes": 0},
     {"tenants": False, "quota_sessions": 0, "quota_bytes": 0},
     {"fixed_ports": False},
     {"clients": 1, "callers": 1},

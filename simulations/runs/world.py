@@ -118,6 +118,9 @@ class World(Stage):
         self.healing = True
         healed_ns = self.timeline.now
         self.faults.heal()
+        for actor in [each for each in self.actors.values() if each.former_release and each.alive]:
+            # It is upgraded: until then shards may be missing a copy for that.
+            actor.kill()
         for actor in self.actors.values():
             # An operator gives them what they need: until then copies may be missing for want of memory.
             actor.host.memory.rebound(self.settings.memory_bytes_max)

@@ -28,9 +28,9 @@ PROTOCOL_VERSION = 4
 """The newest version, which two sides of this release speak."""
 PROTOCOL_VERSION_MIN = 3
 """The oldest version that this release still speaks (see `greenroom.negotiation`)."""
-FEATURE_COPIES = "copies"
-"""An actor lets operators copy its shards, and freeze it."""
-FEATURES: tuple[str, ...] = (FEATURE_COPIES,)
+FEATURE_COPIES = "copies"  # an actor lets operators copy its shards, and freeze it
+FEATURE_NAMESPACES = "namespaces"  # an actor takes from its peers what belongs to namespaces
+FEATURES: tuple[str, ...] = (FEATURE_COPIES, FEATURE_NAMESPACES)
 """What this release has besides its version, sorted; used if the other side has it too."""
 FEATURES_MAX = 16
 FEATURE_CHARS_MAX = 32

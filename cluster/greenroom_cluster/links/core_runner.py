@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
+from greenroom.negotiation import Agreement
 from greenroom_cluster.coordination.messages import Proposal
 from greenroom_cluster.links.outbox import DiskEffect, Line, LinkChange, Outbox, Rare, are_bulk
 from greenroom_cluster.links.sync_news import SyncNews
@@ -49,6 +50,8 @@ class Core(Protocol):
 
 class PeerConnection(Line, Protocol):
     """A connection to or from a peer, as a runner uses it."""
+
+    agreement: Agreement
 
     def send(self, messages: list[Any], *, urgent: bool = False) -> None:
         """Send these, `urgent` ones ahead of what is queued; dropped if it has ended."""
@@ -157,7 +160,7 @@ class CoreRunner(ABC, Generic[PeerLine]):
     def link_up(self, peer: bytes, line: PeerLine, *, bulk: bool) -> None:
         """Send to this peer on `line`, the link that was to be kept open."""
         self._outbox.link_up(peer, line, bulk=bulk)
-        self.step(LinkUp(peer, bulk))
+        self.step(LinkUp(peer, bulk, line.agreement.features))
 
     def link_down(self, peer: bytes, *, bulk: bool) -> None:
         """Drop what is for this peer until its link is up again."""

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom_cluster.coordination.messages import Decision
 from greenroom_cluster.shard.clients.operations import Request
@@ -45,10 +46,14 @@ class PeerMessages(Input, frozen=True, gc=False):
 
 
 class LinkUp(Input, frozen=True, gc=False):
-    """The connection (`bulk`: the snapshot connection) that this actor opened to `peer` is established."""
+    """The connection (`bulk`: the snapshot connection) that this actor opened to `peer` is established.
+
+    `features` are what both have, by their hellos.
+    """
 
     peer: bytes
     bulk: bool
+    features: frozenset[str] = frozenset(wire.FEATURES)
 
 
 class LinkDown(Input, frozen=True, gc=False):

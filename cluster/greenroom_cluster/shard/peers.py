@@ -4,6 +4,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
+from greenroom import wire
 from greenroom_cluster.shard.effects import ReplyToPeer
 from greenroom_cluster.shard.inputs import LinkDown, LinkUp, PeerMessages
 from greenroom_cluster.shard.messages import (
@@ -117,10 +118,14 @@ class Peers:
         pair = self._pairs.outgoing.get(event.peer)
         if pair is None:
             self._context.ignore("LinkUp", "no such pair")
-        elif event.bulk:
+            return
+        pair.knows_namespaces = wire.FEATURE_NAMESPACES in event.features
+        for primary in () if pair.knows_namespaces else self._primaries(pair):
+            primary.membership.on_release(now_ns)
+        if event.bulk:
             pair.bulk_up = True
             for primary in self._primaries(pair):
-                primary.membership.on_bulk_up(event.peer)
+                primary.membership.on_bulk_up(now_ns, event.peer)
         else:
             pair.link_up(now_ns)
 

@@ -8,6 +8,7 @@ acknowledged, records after the snapshot's sequence follow on the ordinary conne
 from collections.abc import Iterator
 
 from greenroom.errors import InvariantError
+from greenroom.ids import DIGEST_BYTES
 from greenroom_cluster.shard.joining.transfer import Transfer
 from greenroom_cluster.shard.messages import SnapshotChunk
 from greenroom_cluster.shard.state.records import ClientState, KeptReply, StoredSession
@@ -53,6 +54,11 @@ class SnapshotSender(Transfer):
         self._replies: list[KeptReply] = list(table.clients.replies())
         self._position = 0
         self._chunk_bytes = chunk_bytes
+
+    @property
+    def named(self) -> bool:
+        """Whether a session in it belongs to another namespace than `default`."""
+        return any(len(key) > DIGEST_BYTES for key in self._digests)
 
     def chunk(self, time_us: int) -> SnapshotChunk:
         """Return the next chunk: sessions first, then clients, then their kept replies."""

@@ -27,6 +27,11 @@ class Transfer:
         self.told = log.appended
 
     @property
+    def named(self) -> bool:
+        """Whether a session in it belongs to another namespace than `default`."""
+        return False
+
+    @property
     def in_flight(self) -> int:
         """Chunks sent and not acknowledged."""
         return self.next_number - 1 - self.acknowledged

@@ -110,6 +110,7 @@ class Outgoing:
         "evicting_bytes",
         "flights",
         "grant_seen",
+        "knows_namespaces",
         "lapsed",
         "lease_until_ns",
         "offered_bytes",
@@ -156,6 +157,8 @@ class Outgoing:
         self.evicting_bytes = 0
         self._evicting_late_bytes = 0
         self.grant_seen = 0
+        # None: nobody has been reached yet. Another release in its place is another incarnation.
+        self.knows_namespaces: bool | None = None
         context.effects.append(Connect(peer, self._address, bulk=False))
 
     # --- membership -----------------------------------------------------------------------------------------

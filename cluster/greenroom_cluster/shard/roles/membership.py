@@ -16,6 +16,7 @@ from greenroom_cluster.shard.messages import SnapshotOk, SnapshotRefused
 from greenroom_cluster.shard.pairs.outgoing import Recipient
 from greenroom_cluster.shard.pairs.replication import Replication
 from greenroom_cluster.shard.resources import Resources
+from greenroom_cluster.shard.roles.releases import Releases
 from greenroom_cluster.shard.settings import ns
 
 JOINER_LAG_RECORDS = 256
@@ -40,6 +41,7 @@ class Membership:
         "_joins",
         "_offered",
         "_pairs",
+        "_releases",
         "_replication",
         "_step",
         "catching_up",
@@ -53,8 +55,11 @@ class Membership:
         "transfer",
     )
 
-    def __init__(self, replication: Replication, resources: Resources, now_ns: int) -> None:
+    def __init__(
+        self, replication: Replication, resources: Resources, releases: Releases, now_ns: int
+    ) -> None:
         self._replication = replication
+        self._releases = releases
         self._copy = replication.copy
         self._context = resources.context
         self._step = resources.step
@@ -289,6 +294,7 @@ class Membership:
         if self.transfer is None:
             self._joins.take(peer)
             self.transfer = self._snapshot(number)
+        self.on_release(now_ns)
         self._send_chunks()
 
     def _may_go_on(self, peer: bytes) -> bool:
@@ -331,9 +337,20 @@ class Membership:
             chunk = transfer.chunk(self._copy.clock.last_us)
             self._context.effects.append(Send(joiner.pair.peer, chunk, bulk=True))
 
-    def on_bulk_up(self, peer: bytes) -> None:
+    def on_release(self, now_ns: int) -> None:
+        """Give up a join, before its first chunk, if the joiner's release cannot read what it would get."""
+        joiner, transfer = self.joiner, self.transfer
+        if joiner is None or transfer is None or transfer.next_number:
+            return
+        if objection := self._releases.objection_to(joiner, transfer):
+            self._abort_join(objection, now_ns)
+            self.refusal = objection
+            self._join_due_ns = now_ns + FULL_RETRIES * ns(self._context.settings.join_retry_seconds)
+
+    def on_bulk_up(self, now_ns: int, peer: bytes) -> None:
         """Go on with a join now that the snapshot connection to the peer is up."""
         if self._joins_at(peer) and self.transfer is not None and self.transfer.next_number == 0:
+            self.on_release(now_ns)
             self._send_chunks()
 
     def on_bulk_down(self, now_ns: int, peer: bytes) -> None:

@@ -27,6 +27,7 @@ from greenroom_cluster.shard.limits.paging import LONG, Long, Paging
 from greenroom_cluster.shard.pairs.replication import Replication
 from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.roles.membership import Membership
+from greenroom_cluster.shard.roles.releases import Releases
 from greenroom_cluster.shard.roles.upkeep import Upkeep
 from greenroom_cluster.shard.state.copy import Copy
 from greenroom_cluster.shard.state.kept_replies import Client, is_repeat, is_reply_to
@@ -44,24 +45,10 @@ class Primary:
     """The primary's side of one replica. An origin is a client connection or a `Gather`."""
 
     __slots__ = (
-        "_disk",
-        "_rereads",
-        "_step",
-        "_upkeep",
-        "_waiting",
-        "admission",
-        "clock",
-        "context",
-        "copy",
-        "eviction",
-        "growth",
-        "held",
-        "log",
-        "membership",
-        "paging",
-        "replication",
-        "shard",
-        "table",
+        *("_disk", "_releases", "_rereads", "_step", "_upkeep", "_waiting"),
+        *("admission", "clock", "context", "copy", "eviction", "growth"),
+        *("held", "log", "membership", "paging", "replication", "shard"),
+        *("table",),
     )
 
     def __init__(self, copy: Copy, resources: Resources, now_ns: int) -> None:
@@ -79,9 +66,10 @@ class Primary:
         # Reads to serve again once an expiry is decided, by its sequence number.
         self._rereads: dict[int, tuple[Origin, Read]] = {}
         self.replication = Replication(copy, resources)
-        self.membership = Membership(self.replication, resources, now_ns)
-        self.admission = Admission(copy, resources, self.membership.shed)
         self.paging = Paging(copy.table, resources.context.settings)
+        self._releases = Releases(self.replication, resources, self.paging)
+        self.membership = Membership(self.replication, resources, self._releases, now_ns)
+        self.admission = Admission(copy, resources, self.membership.shed)
         self.eviction = Eviction(self.replication, resources)
         self.growth = growth_of(self.replication, resources, self.eviction)
         self._upkeep = Upkeep(self.replication, resources.context, now_ns)
@@ -211,7 +199,9 @@ class Primary:
 
     def submit_within(self, now_ns: int, wall_us: int, origin: Origin, client: bytes, within: Within) -> None:
         """Log a write of a namespace other than `default`."""
-        if isinstance(within.command, wire.DeleteByHandle):
+        if objection := self._releases.objection():
+            self.reply(origin, wire.Overloaded(within.request_id, objection))
+        elif isinstance(within.command, wire.DeleteByHandle):
             self.submit_by_handle(now_ns, wall_us, origin, client, within.command, within)
         else:
             self.submit(now_ns, wall_us, origin, client, bare(within), within)

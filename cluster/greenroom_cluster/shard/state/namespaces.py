@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from greenroom import wire
 from greenroom.ids import DIGEST_BYTES
-from greenroom_cluster.shard.state.records import Within
+from greenroom_cluster.shard.state.records import Command, Evict, Expire, Within
 
 Owner: TypeAlias = str | tuple[str, str]
 """A user: the id alone in `default`, else with the namespace before it."""
@@ -60,6 +60,13 @@ def keyed(request: Any, namespace: str) -> Any:
 def bare(command: Any) -> Any:
     """Return a logged command by keys."""
     return keyed(command.command, command.namespace) if type(command) is Within else command
+
+
+def is_named(command: Command) -> bool:
+    """Whether a command reaches anything of another namespace than `default`."""
+    if isinstance(command, Expire | Evict):
+        return any(len(key) > DIGEST_BYTES for key in command.digests)
+    return isinstance(command, Within)
 
 
 class Usage:
