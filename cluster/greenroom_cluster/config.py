@@ -21,6 +21,7 @@ from greenroom_cluster.coordination.genesis import (
     ClusterOptions,
     starting_map,
 )
+from greenroom_cluster.etcd_options import EtcdOptions
 from greenroom_cluster.exposure import INSECURE_FLAG
 from greenroom_cluster.flags import Flag
 from greenroom_cluster.logs import LogSettings
@@ -227,11 +228,17 @@ class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True, tag=
     insecure_plaintext_beyond_loopback: Annotated[bool, _INSECURE] = False
     proof: ProofOptions = ProofOptions()
     recover_alone_after: Annotated[float, _RECOVER_ALONE] = 0.0
+    etcd: EtcdOptions = EtcdOptions()
     process: ProcessOptions = ProcessOptions()
 
     def check(self) -> None:
         """Raise UsageError, naming the option, if something cannot be."""
         check_address("--listen", self.listen, any_port=True)
+        self.etcd.check()
+        if self.etcd.store and self.new_lineage:
+            raise UsageError(
+                "--new-lineage is for a map in a file, which may be lost or old; --store has the newest"
+            )
         self.tls.check()
         self.proof.check()
         if self.recover_alone_after and not RECOVER_ALONE_MIN <= self.recover_alone_after < SECONDS_MAX:
@@ -287,7 +294,9 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, tag="node"):
     name: Annotated[str, Flag(help="Name of the node, unique in the cluster.")]
     listen: Annotated[str, Flag(help="Address to listen on for clients.")] = NODE_ADDRESS
     advertise: Annotated[str, Flag(help="Address that others reach it by, if not the same.")] = ""
-    coordinator: Annotated[str, Flag(help="Address of the coordinator.")] = COORDINATOR_ADDRESS
+    coordinator: Annotated[
+        str, Flag(help="Address of the coordinator; of all of them, with commas, if there are several.")
+    ] = COORDINATOR_ADDRESS
     actor_port_base: Annotated[int, Flag(help="First port of the actors; 0: any free ones.")] = 0
     cluster: Annotated[str, CLUSTER_FLAG] = CLUSTER
     data_dir: Annotated[
@@ -307,7 +316,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, tag="node"):
         check_address("--listen", self.listen, any_port=True)
         if self.advertise:
             check_address("--advertise", self.advertise, any_port=True)
-        check_address("--coordinator", self.coordinator)
+        check_addresses("--coordinator", self.coordinator)
         starting_map(None, ClusterOptions(self.cluster))
         self.node.check()
         if self.node.actor.durability != "none" and self.data_dir is None:
@@ -436,6 +445,12 @@ def check_address(option: str, address: str, *, any_port: bool = False) -> None:
         raise UsageError(f"{option}: {error}") from None
     except UnicodeError:
         raise UsageError(f"{option}: {address!a} does not begin with a host name") from None
+
+
+def check_addresses(option: str, addresses: str) -> None:
+    """Raise UsageError, naming the option, unless this is `host:port`, or several with commas."""
+    for address in addresses.split(","):
+        check_address(option, address)
 
 
 def memory_bytes(option: str, text: str) -> int:

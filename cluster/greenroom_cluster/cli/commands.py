@@ -216,7 +216,10 @@ def health(
 
 
 _Coordinator = Annotated[
-    str, typer.Option(help="Address of the coordinator.", envvar="GREENROOM_COORDINATOR")
+    str,
+    typer.Option(
+        help="Address of the coordinator, or of several, with commas.", envvar="GREENROOM_COORDINATOR"
+    ),
 ]
 
 
@@ -234,7 +237,7 @@ def forget_node(
     """
     from greenroom_cluster.orders import forget_node_at
 
-    config.check_address("--coordinator", coordinator)
+    config.check_addresses("--coordinator", coordinator)
     told = run(partial(forget_node_at, credentials=keys_of(access, cluster)), coordinator, cluster, name)
     for line in (f"node {name} is forgotten", *told):
         print_line(printable(line))
@@ -255,7 +258,7 @@ def declare_dead(
     """
     from greenroom_cluster.orders import declare_dead_at
 
-    config.check_address("--coordinator", coordinator)
+    config.check_addresses("--coordinator", coordinator)
     told = run(partial(declare_dead_at, credentials=keys_of(access, cluster)), coordinator, cluster, name)
     for line in (f"the processes of node {name} count as dead", *told):
         print_line(printable(line))

@@ -129,11 +129,14 @@ class _Phase(IntEnum):
 class Redial:
     """One connection to `address`, over and over, from the first `Tick` on.
 
-    Times are nanoseconds of any one clock. Effects are to be performed in order, before the next input.
+    With several, separated by commas, each attempt that fails goes on with the next, and what was up with the
+    same; pauses come after each has been tried. Times are nanoseconds of any one clock. Effects are to be
+    performed in order, before the next input.
     """
 
     def __init__(self, address: str, hello: wire.Hello, dial_ns: int = DIAL_NS) -> None:
-        self._address = address
+        self._addresses = tuple(address.split(","))
+        self._turn = 0
         self._hello = hello
         self._asked = hello
         self._challenge: Shown | None = None
@@ -166,6 +169,11 @@ class Redial:
                 return self._ended(now_ns, Failed(reason, code))
         return []
 
+    @property
+    def address(self) -> str:
+        """The address that is connected to, or tried next."""
+        return self._addresses[self._turn]
+
     def next_deadline(self) -> int:
         """Return when a `Tick` is due: to dial, or to give an attempt up."""
         return self._due_ns
@@ -176,12 +184,12 @@ class Redial:
 
     def _too_slow(self, now_ns: int) -> list[RedialEffect]:
         seconds = self._dial_ns / 1e9
-        return self._ended(now_ns, Failed(f"{self._address} did not answer within {seconds:g} s"))
+        return self._ended(now_ns, Failed(f"{self.address} did not answer within {seconds:g} s"))
 
     def _answered(self, now_ns: int, greeting: wire.Hello | wire.Goodbye) -> list[RedialEffect]:
         judged = judge(self._asked, greeting, self._challenge)
         if not isinstance(judged, Accepted):
-            return self._ended(now_ns, Failed(f"{self._address} {judged.reason}", judged.code))
+            return self._ended(now_ns, Failed(f"{self.address} {judged.reason}", judged.code))
         self._phase, self._due_ns, self._up_ns = _Phase.UP, NEVER_NS, now_ns
         proving = [] if judged.proof is None else [Prove(judged.proof)]
         return [*proving, Up(judged.answer, judged.agreement)]
@@ -191,6 +199,10 @@ class Redial:
         # An attempt proves nothing, however long it took.
         if was_up and now_ns - self._up_ns > LASTING_NS:
             self._pause_ns = BACKOFF_NS_MIN
-        self._phase, self._due_ns = _Phase.PAUSING, now_ns + self._pause_ns
-        self._pause_ns = min(self._pause_ns * 2, BACKOFF_NS_MAX)
+        self._phase, self._due_ns = _Phase.PAUSING, now_ns
+        if not was_up:
+            self._turn = (self._turn + 1) % len(self._addresses)
+        if was_up or not self._turn:
+            self._due_ns += self._pause_ns
+            self._pause_ns = min(self._pause_ns * 2, BACKOFF_NS_MAX)
         return [Reset(), Down(), failure] if was_up else [Reset(), failure]

@@ -39,6 +39,8 @@ def _prepare(
 ) -> ClusterOptions:
     """Do what belongs to the first start only; raise UsageError for what no restart can cure."""
     check_port(host, port)
+    if settings.etcd.store:
+        return settings.options()
     storage = MapStorage(settings.data_dir)
     try:
         stored = storage.load()
@@ -86,6 +88,7 @@ async def run_coordinator_process(settings: CoordinatorProcessSettings) -> None:
         tls=settings.tls,
         insecure=settings.insecure_plaintext_beyond_loopback,
         proof=settings.proof,
+        etcd=settings.etcd if settings.etcd.store else None,
     )
 
     def on_ready(process: ChildProcess) -> None:

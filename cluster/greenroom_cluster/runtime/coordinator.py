@@ -1,12 +1,11 @@
-"""The coordinator's server: sockets, disk and clock around the pure `CoordinationService`.
+"""The coordinator's server: sockets, clock and a store of maps around the pure `CoordinationService`.
 
-A map is written in a thread, while the loop goes on reading. If it cannot be written, the process ends.
+A map is written while the loop goes on reading. If it cannot be written, the process ends.
 """
 
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,24 +14,21 @@ import structlog
 import trio
 
 from greenroom import wire
-from greenroom.cluster_map import CLUSTER_IDENTITY_BYTES, ClusterMap
+from greenroom.addresses import join_address
+from greenroom.cluster_map import ClusterMap
 from greenroom.deadlines import NEVER_NS
 from greenroom.errors import RemoteProtocolError
 from greenroom.framing import messages_decoder
 from greenroom_cluster.access import AT_COORDINATOR, ONLY_AT_NODES, sees_processes
 from greenroom_cluster.audit import Audit
 from greenroom_cluster.coordination import service as fx
-from greenroom_cluster.coordination.adoption import Adoption
 from greenroom_cluster.coordination.coordinator import CoordinatorSettings
 from greenroom_cluster.coordination.genesis import (
     ClusterOptions,
-    blank_map,
-    identified,
-    starting_map,
-    with_patience,
 )
 from greenroom_cluster.coordination.service import CoordinationService
-from greenroom_cluster.coordination.storage import MapStorage, StorageFailedError
+from greenroom_cluster.coordination.storage import StorageFailedError
+from greenroom_cluster.etcd_options import EtcdOptions
 from greenroom_cluster.links.handshake import IDENTITY_BYTES
 from greenroom_cluster.planning.controller import ControllerSettings
 from greenroom_cluster.proof_options import ProofOptions
@@ -43,15 +39,17 @@ from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.descriptors import raise_descriptor_limit
 from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Service
 from greenroom_cluster.runtime.map_publisher import MapPublisher
+from greenroom_cluster.runtime.map_store import Kept, kept_in_file
 from greenroom_cluster.runtime.proving import keys_of
 from greenroom_cluster.runtime.tasks import open_tasks
 from greenroom_cluster.tls_options import ServerTlsOptions
 
+_REST_SECONDS = 2.0
 _log = structlog.get_logger(__name__)
 
 
 class CoordinatorServerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the coordinator listens and keeps its map. Port 0: any free port."""
+    """Where the coordinator listens and keeps its map: in `data_dir`, or in `etcd`. Port 0: any free port."""
 
     options: ClusterOptions
     data_dir: str
@@ -64,16 +62,19 @@ class CoordinatorServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     tls: ServerTlsOptions = ServerTlsOptions()
     insecure: bool = False
     proof: ProofOptions = ProofOptions(loopback_proof="off")
+    etcd: EtcdOptions | None = None
 
 
 class CoordinatorServer:
-    """Serves one coordinator. Raises what MapStorage, `starting_map` and Listener raise."""
+    """Serves one coordinator, from a map that is kept in a file unless `kept` says otherwise.
 
-    def __init__(self, settings: CoordinatorServerSettings) -> None:
-        self._storage = MapStorage(Path(settings.data_dir))
+    Raises what `kept_in_file` and Listener raise.
+    """
+
+    def __init__(self, settings: CoordinatorServerSettings, kept: Kept | None = None) -> None:
+        kept = kept or kept_in_file(Path(settings.data_dir), settings.options)
+        self._store, first = kept.store, kept.map
         try:
-            first, adoption = self._begin(settings.options)
-            marks = self._storage.load_marks()
             self._credentials = keys_of(
                 settings.tls, settings.proof, first.cluster, "coordinator", settings.host
             )
@@ -94,7 +95,7 @@ class CoordinatorServer:
                 },
             )
         except BaseException:
-            self._storage.close()
+            self._store.close()
             raise
         self._service = CoordinationService(
             first,
@@ -102,11 +103,11 @@ class CoordinatorServer:
             settings.controller,
             now_ns(),
             wall_us() // 1000,
-            proven=self._storage.vouched,
-            marks=marks,
-            adoption=adoption,
+            proven=self._store.vouched,
+            marks=kept.marks,
+            adoption=kept.adoption,
         )
-        if not self._storage.vouched:
+        if not self._store.vouched:
             _log.info("coordinator_unproven", data_dir=settings.data_dir, version=self._service.map.version)
         self._publisher = MapPublisher()
         self._connections: dict[int, tuple[FramedConnection, str]] = {}
@@ -114,24 +115,6 @@ class CoordinatorServer:
         self._tasks: trio.Nursery | None = None
         self._wake = trio.Event()
         self._room = trio.Event()
-
-    def _begin(self, options: ClusterOptions) -> tuple[ClusterMap, Adoption | None]:
-        """Return the map to begin with, and how it is to be made anew, if it is."""
-        stored = self._storage.load()
-        if options.adopt_directories and (stored is None or not any(stored.epochs)):
-            self._storage.vouch()
-            return blank_map(options), Adoption(options, now_ns())
-        # Left of the run before, in this process's predecessor.
-        options = msgspec.structs.replace(options, new_lineage=False, adopt_directories=False)
-        first = starting_map(stored, options, identity=os.urandom(CLUSTER_IDENTITY_BYTES))
-        if first is not stored:
-            self._storage.vouch()
-            self._storage.save(first)
-        started = with_patience(identified(first), options.recover_alone_seconds)
-        if started is not first:
-            first = started
-            self._storage.save(first)
-        return first, None
 
     @property
     def map(self) -> ClusterMap | None:
@@ -146,14 +129,15 @@ class CoordinatorServer:
                 nursery.start_soon(self.listener.run)
                 await self._decide_forever()
         finally:
-            self._keep_the_rest()
-            self._storage.close()
+            await self._keep_the_rest()
+            self._store.close()
 
-    def _keep_the_rest(self) -> None:
+    async def _keep_the_rest(self) -> None:
         # After a failed write nothing is written any more, and what ends the process is under way.
-        with suppress(StorageFailedError):
+        shielded = trio.CancelScope(shield=True, deadline=trio.current_time() + _REST_SECONDS)
+        with suppress(StorageFailedError), shielded:
             for effect in self._service.end():
-                self._storage.save_marks(effect.marks)
+                await self._store.save_marks(effect.marks)
 
     async def _handle(self, connection: FramedConnection, hello: wire.Hello, number: int) -> None:
         self._connections[number] = connection, hello.role
@@ -206,15 +190,14 @@ class CoordinatorServer:
         for effect in effects:
             match effect:
                 case fx.Persist(map=decided, vouched=vouched):
-                    # Not abandoned on cancellation: either the map is on disk for good or the process ends.
-                    await trio.to_thread.run_sync(partial(self._storage.save, decided, vouched=vouched))
+                    await self._store.save(decided, vouched=vouched)
                     return True
                 case fx.Publish(map=decided, delta=delta):
                     self._publisher.publish(decided, delta)
                 case fx.KeepMarks(marks=marks):
-                    await trio.to_thread.run_sync(self._storage.save_marks, marks)
+                    await self._store.save_marks(marks)
                 case fx.Vouch():
-                    self._storage.vouch()
+                    self._store.vouch()
                     _log.info("coordinator_proven", version=self._service.map.version)
                 case fx.Reply() | fx.Subscribe():
                     self._send(effect)
@@ -250,13 +233,34 @@ class CoordinatorServer:
 
 
 async def run_coordinator(settings: CoordinatorServerSettings, started: Callable[[str], None]) -> None:
-    """Run a coordinator until cancelled; `started(address)` is called once it accepts connections.
+    """Run a coordinator until cancelled; `started(address)` is called once it serves, or stands by.
 
     Raises UsageError for impossible options, MapDamagedError, StorageFailedError.
     """
     raise_descriptor_limit()
+    if settings.etcd is not None:
+        await _run_on_etcd(settings, settings.etcd, started)
+        return
     server = CoordinatorServer(settings)
     address = server.listener.address(settings.advertise_host)
     _log.info("coordinator_started", address=address, data_dir=settings.data_dir)
     started(address)
     await server.run()
+
+
+async def _run_on_etcd(
+    settings: CoordinatorServerSettings, options: EtcdOptions, started: Callable[[str], None]
+) -> None:
+    """Stand by, and serve whenever this coordinator leads."""
+    # Only here: httpx is an extra.
+    from greenroom_cluster.runtime.etcd_store import open_candidate
+
+    address = join_address(settings.advertise_host or settings.host, settings.port)
+    async with open_candidate(options, settings.options.cluster, address) as candidate:
+        _log.info("coordinator_stands_by", address=address, store=options.store)
+        started(address)
+        while True:
+            async with candidate.leading(settings.options) as kept:
+                server = CoordinatorServer(settings, kept)
+                _log.info("coordinator_leads", address=address, version=kept.map.version)
+                await server.run()

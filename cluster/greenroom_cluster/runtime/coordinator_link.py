@@ -11,7 +11,7 @@ import structlog
 import trio
 
 from greenroom import wire
-from greenroom.addresses import parse_address
+from greenroom.addresses import parse_addresses
 from greenroom.cluster_map import ClusterMap
 from greenroom.errors import UnavailableError
 from greenroom.framing import messages_decoder
@@ -63,7 +63,7 @@ class CoordinatorUnreachableError(UnavailableError):
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorLinkSettings:
-    """The coordinator's address, and our identity towards it: an incarnation or random bytes.
+    """The coordinator's address, or those of several, and our identity: an incarnation or random bytes.
 
     With `credentials` the connection is one of TLS, and a coordinator must answer.
     """
@@ -108,7 +108,7 @@ class CoordinatorLink:
         on_down: Callable[[], None] = _ignore,
         on_refused: Callable[[str], None] = _ignore,
     ) -> None:
-        parse_address(settings.address)
+        parse_addresses(settings.address)
         self._settings = settings
         self._on_map = on_map
         self._on_decisions = on_decisions

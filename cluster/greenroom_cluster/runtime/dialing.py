@@ -89,7 +89,6 @@ class _Line:
         outbound_bytes_max: int = OUTBOUND_BYTES_MAX,
         trust: Safeguard | None = None,
     ) -> None:
-        self._address = address
         self._hello = hello
         self._trust = trust
         self._redial = redial.Redial(address, hello, round(seconds * 1e9))
@@ -196,17 +195,17 @@ class _Line:
     async def _replace(self, former: FramedConnection, objection: Objection) -> None:
         """Have another connection take the place of this one; if there is none, it goes on for now."""
         try:
-            spare, answer = await dial(self._address, self._hello, self._nursery, trust=self._trust)
+            spare, answer = await dial(self._redial.address, self._hello, self._nursery, trust=self._trust)
         except (DialFailedError, RemoteProtocolError, UsageError) as error:
             told = f"{objection.reason}; another connection cannot take its place: {error}"
-            _limited_log.info("link_not_renewed", address=self._address, reason=told)
+            _limited_log.info("link_not_renewed", address=self._redial.address, reason=told)
             return
         if former is not self._in_use or former.ended:
             spare.abort("it is not needed any more")
             return
         self._spare = spare, redial.Replaced(answer, spare.agreement)
         former.abort(f"another connection took its place: {objection.reason}")
-        _limited_log.info("link_renewed", address=self._address, reason=objection.reason)
+        _limited_log.info("link_renewed", address=self._redial.address, reason=objection.reason)
 
     async def _open(self) -> redial.RedialInput:
         try:
@@ -219,11 +218,11 @@ class _Line:
             )
             self._connection.proven = proven
         except TlsError as error:
-            return redial.Ended(f"{self._address} is not trusted: {error}", redial.NOT_TRUSTED)
+            return redial.Ended(f"{self._redial.address} is not trusted: {error}", redial.NOT_TRUSTED)
         except OSError as error:
-            return redial.Ended(f"{self._address} cannot be reached: {error.strerror or error}")
+            return redial.Ended(f"{self._redial.address} cannot be reached: {error.strerror or error}")
         except UnicodeError:
-            return redial.Ended(f"{self._address!a} cannot be reached: that is not a host name")
+            return redial.Ended(f"{self._redial.address!a} cannot be reached: that is not a host name")
         if secrets is not None:
             return redial.Opened(secrets.challenge(reached, os.urandom(NONCE_BYTES)))
         # A token is shown to who has proven to be the one that must answer, and to nobody else.
@@ -235,7 +234,7 @@ class _Line:
 
         Raises OSError.
         """
-        sock, reached = await _connect(self._address)
+        sock, reached = await _connect(self._redial.address)
         trust = self._trust
         if not isinstance(trust, Trust):
             return sock, None, trust, reached
@@ -245,7 +244,7 @@ class _Line:
             mixed = trust.mixed
             if mixed is None or not mixed.may_be_plain(reached):
                 raise
-        sock, reached = await _connect(self._address)
+        sock, reached = await _connect(self._redial.address)
         if not mixed.may_be_plain(reached):  # its name has another address now
             sock.close()
             raise TlsError("it has no TLS, and --plaintext-from does not name its network")
@@ -259,7 +258,7 @@ class _Line:
         try:
             return redial.Answer(await self.connection.receive_first(_answer_decoder))
         except ConnectionEndedError as error:
-            return redial.Ended(f"{self._address} ended the connection: {error}")
+            return redial.Ended(f"{self._redial.address} ended the connection: {error}")
 
 
 async def _connect(address: str) -> tuple[socket.socket, str]:
@@ -333,8 +332,11 @@ async def stay_connected(
     raise AssertionError("it ends by being cancelled alone")
 
 
+_REASONS_MAX = 32
+
+
 async def _keep(line: _Line, address: str, user: LinkUser, what: str) -> NoReturn:
-    told = ""
+    told: set[str] = set()  # of several addresses each has its reason
     event: redial.RedialInput = redial.Tick()
     try:
         while True:
@@ -342,16 +344,18 @@ async def _keep(line: _Line, address: str, user: LinkUser, what: str) -> NoRetur
                 match effect:
                     case redial.Up():
                         _log.debug("link_up", link=what, address=address)
-                        told = ""
+                        told.clear()
                         line.use(user.use)
                         user.begin(line.connection)
                     case redial.Down():
                         user.end()
                     case redial.Failed(reason=reason, code=code):
                         user.failed(reason, code)
-                        if reason != told:
+                        if reason not in told:
                             _limited_log.info("link_down", link=what, address=address, reason=reason)
-                            told = reason
+                            if len(told) >= _REASONS_MAX:
+                                told.clear()
+                            told.add(reason)
             event = await line.next_event()
     finally:
         line.stop()

@@ -30,9 +30,8 @@ from greenroom_cluster.coordination.etcd.gateway import (
     Watched,
 )
 from greenroom_cluster.coordination.etcd.members import Members
+from greenroom_cluster.coordination.etcd.settings import EtcdSettings
 
-TIMEOUT_SECONDS = 2.0
-"""For one request to one member."""
 SILENCE_SECONDS = 12 * 60.0
 """Etcd says every ten minutes that nothing has changed; a watch that is silent for longer is dead."""
 _VERSION_MIN = (3, 4)
@@ -40,21 +39,6 @@ _WATCH_HEADERS = {"Grpc-Metadata-hasleader": "true"}
 """Without it, a watch at a member that is cut off stays open and says nothing."""
 
 Reply = TypeVar("Reply")
-
-
-class EtcdSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The members' URLs; who signs in, if somebody does.
-
-    Errors name the option of `urls` as `option`. The password is not in the repr.
-    """
-
-    urls: tuple[str, ...]
-    user: str = ""
-    password: str = ""
-    timeout_seconds: float = TIMEOUT_SECONDS
-
-    def __repr__(self) -> str:
-        return f"EtcdSettings({','.join(self.urls)}, user={self.user!r})"
 
 
 class EtcdClient:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry
+from greenroom.errors import GreenroomError
 from greenroom_cluster.coordination.bounds import map_objection
 
 FORMAT = 1
@@ -23,7 +24,7 @@ _NODE_PARTS, _ACTOR_PARTS, _SHARD_PARTS = 16, 32, 64
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class LayoutError(ValueError):
+class LayoutError(GreenroomError):
     """What lies in etcd is not a cluster map of this release; the text says what is wrong."""
 
 

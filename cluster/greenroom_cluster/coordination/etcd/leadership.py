@@ -192,6 +192,10 @@ class Leadership:
             effects += self._take(now_ns, happened)
         return effects + self._do_due(now_ns)
 
+    def end(self, now_ns: int) -> list[Revoke]:
+        """Take part no longer: whoever stands by need not wait for the end of a lease."""
+        return [each for each in self._stand_by(now_ns, NEVER_NS) if isinstance(each, Revoke)]
+
     # --- what is due -------------------------------------------------------------------------------------
 
     @property
@@ -271,7 +275,7 @@ class Leadership:
         lease, self._lease, self._fence = self._lease, 0, 0
         self._phase, self._awaited, self._renewing = "standby", 0, 0
         self._held, self._write = {}, None
-        self._due_ns = now_ns + wait_ns
+        self._due_ns = min(now_ns + wait_ns, NEVER_NS)
         return [Revoke(lease)] if lease else []
 
     def _resign(self, now_ns: int, reason: str) -> list[LeadershipEffect]:
