@@ -189,3 +189,30 @@ def test_who_proves_nothing_is_reset_and_dialled_again() -> None:
     assert isinstance(failed, Failed)
     assert failed.code == "not-proven"
     assert redial.next_deadline() == BACKOFF_NS_MIN
+
+
+def test_each_of_several_addresses_is_tried_before_a_pause() -> None:
+    redial, tried, now_ns = Redial("one:1,two:1,three:1", HELLO), [], 0
+    for _ in range(6):
+        assert redial.step(now_ns, Tick()) == [Open()]
+        tried.append((redial.address, now_ns))
+        redial.step(now_ns, Ended("nobody is there"))
+        now_ns = redial.next_deadline()
+    names = ["one:1", "two:1", "three:1"]
+    assert tried == [
+        *((name, 0) for name in names),
+        *((name, BACKOFF_NS_MIN) for name in names),
+    ]
+
+
+def test_a_connection_that_was_up_is_dialled_at_the_same_address_first() -> None:
+    redial = Redial("one:1,two:1", HELLO)
+    redial.step(0, Tick())
+    redial.step(0, Ended("nobody is there"))
+    up(redial, redial.next_deadline())
+    assert redial.address == "two:1"
+    redial.step(LASTING_NS * 2, Ended("it ended"))
+    assert redial.address == "two:1"
+    redial.step(redial.next_deadline(), Tick())
+    redial.step(LASTING_NS * 3, Ended("it is gone"))
+    assert redial.address == "one:1"
