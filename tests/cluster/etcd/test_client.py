@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 import trio
 
-from greenroom_cluster.coordination.etcd.client import EtcdClient, EtcdSettings
+from greenroom.errors import UsageError
+from greenroom_cluster.coordination.etcd.client import EtcdClient
 from greenroom_cluster.coordination.etcd.gateway import (
     OPERATIONS_MAX,
     Compare,
@@ -17,6 +18,7 @@ from greenroom_cluster.coordination.etcd.gateway import (
     Watched,
     end_of,
 )
+from greenroom_cluster.coordination.etcd.settings import EtcdSettings, etcd_settings
 from tests.cluster.etcd.fake import Fault, Gateway, Store
 
 ONE, TWO = "one:2379", "two:2379"
@@ -171,7 +173,7 @@ async def test_etcd_that_demands_a_user_says_which_option(gateway: Gateway) -> N
 
 
 def test_a_password_is_not_in_the_repr() -> None:
-    assert "green" not in repr(EtcdSettings(urls=(ONE,), user="room", password="green"))
+    assert "s3same" not in repr(EtcdSettings(urls=(ONE,), user="room", password="s3same"))
 
 
 # --- watches ----------------------------------------------------------------------------------------------
@@ -231,3 +233,25 @@ async def test_too_much_for_one_transaction_is_said_before_it_is_sent(gateway: G
         with pytest.raises(ValueError, match="more than etcd takes"):
             await etcd.transact([], [Put(b"a", bytes(1_600_000))])
         assert gateway.asked == []
+
+
+@pytest.mark.parametrize(
+    ("url", "urls", "prefix"),
+    [
+        ("etcd://one:2379,two:2380", ("http://one:2379", "http://two:2380"), "/greenroom"),
+        ("etcds://one/team/shop/", ("https://one:2379",), "/team/shop"),
+        ("etcd://[::1]:2379", ("http://[::1]:2379",), "/greenroom"),
+        ("etcd://[::1]", ("http://[::1]:2379",), "/greenroom"),
+    ],
+)
+def test_members_are_named_by_a_url(url: str, urls: tuple[str, ...], prefix: str) -> None:
+    settings = etcd_settings(url, "--store")
+    assert (settings.urls, settings.prefix, settings.secure) == (urls, prefix, url.startswith("etcds"))
+
+
+@pytest.mark.parametrize(
+    "url", ["one:2379", "http://one", "etcd://", "etcd://room:green@one", "etcd://one?a=b", "etcd://one:x"]
+)
+def test_a_url_that_names_no_members_is_refused(url: str) -> None:
+    with pytest.raises(UsageError):
+        etcd_settings(url, "--store")

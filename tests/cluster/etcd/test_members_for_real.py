@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from greenroom_cluster.coordination.etcd.client import EtcdClient, EtcdSettings
+from greenroom_cluster.coordination.etcd.client import EtcdClient
 from greenroom_cluster.coordination.etcd.gateway import (
     OPERATIONS_MAX,
     Compare,
@@ -17,6 +17,7 @@ from greenroom_cluster.coordination.etcd.gateway import (
     Watched,
     end_of,
 )
+from greenroom_cluster.coordination.etcd.settings import EtcdSettings
 from tests.cluster.etcd.stage import Members, needs_etcd
 
 pytestmark = [pytest.mark.system, pytest.mark.trio, pytest.mark.timeout(300), needs_etcd]
