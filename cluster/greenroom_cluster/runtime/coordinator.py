@@ -39,7 +39,7 @@ from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.descriptors import raise_descriptor_limit
 from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Service
 from greenroom_cluster.runtime.map_publisher import MapPublisher
-from greenroom_cluster.runtime.map_store import Kept, kept_in_file
+from greenroom_cluster.runtime.map_store import Kept, MapStore, kept_in_file
 from greenroom_cluster.runtime.proving import keys_of
 from greenroom_cluster.runtime.tasks import open_tasks
 from greenroom_cluster.tls_options import ServerTlsOptions
@@ -73,7 +73,9 @@ class CoordinatorServer:
 
     def __init__(self, settings: CoordinatorServerSettings, kept: Kept | None = None) -> None:
         kept = kept or kept_in_file(Path(settings.data_dir), settings.options)
-        self._store, first = kept.store, kept.map
+        self.store: MapStore = kept.store
+        """Where the map is kept."""
+        first = kept.map
         try:
             self._credentials = keys_of(
                 settings.tls, settings.proof, first.cluster, "coordinator", settings.host
@@ -95,7 +97,7 @@ class CoordinatorServer:
                 },
             )
         except BaseException:
-            self._store.close()
+            self.store.close()
             raise
         self._service = CoordinationService(
             first,
@@ -103,11 +105,11 @@ class CoordinatorServer:
             settings.controller,
             now_ns(),
             wall_us() // 1000,
-            proven=self._store.vouched,
+            proven=self.store.vouched,
             marks=kept.marks,
             adoption=kept.adoption,
         )
-        if not self._store.vouched:
+        if not self.store.vouched:
             _log.info("coordinator_unproven", data_dir=settings.data_dir, version=self._service.map.version)
         self._publisher = MapPublisher()
         self._connections: dict[int, tuple[FramedConnection, str]] = {}
@@ -130,14 +132,14 @@ class CoordinatorServer:
                 await self._decide_forever()
         finally:
             await self._keep_the_rest()
-            self._store.close()
+            self.store.close()
 
     async def _keep_the_rest(self) -> None:
         # After a failed write nothing is written any more, and what ends the process is under way.
         shielded = trio.CancelScope(shield=True, deadline=trio.current_time() + _REST_SECONDS)
         with suppress(StorageFailedError), shielded:
             for effect in self._service.end():
-                await self._store.save_marks(effect.marks)
+                await self.store.save_marks(effect.marks)
 
     async def _handle(self, connection: FramedConnection, hello: wire.Hello, number: int) -> None:
         self._connections[number] = connection, hello.role
@@ -190,14 +192,14 @@ class CoordinatorServer:
         for effect in effects:
             match effect:
                 case fx.Persist(map=decided, vouched=vouched):
-                    await self._store.save(decided, vouched=vouched)
+                    await self.store.save(decided, vouched=vouched)
                     return True
                 case fx.Publish(map=decided, delta=delta):
                     self._publisher.publish(decided, delta)
                 case fx.KeepMarks(marks=marks):
-                    await self._store.save_marks(marks)
+                    await self.store.save_marks(marks)
                 case fx.Vouch():
-                    self._store.vouch()
+                    self.store.vouch()
                     _log.info("coordinator_proven", version=self._service.map.version)
                 case fx.Reply() | fx.Subscribe():
                     self._send(effect)

@@ -237,15 +237,15 @@ async def test_requests_that_came_while_the_disk_was_busy_are_one_batch(
 ) -> None:
     async with coordinating(tmp_path) as (server, nursery):
         busy, release, saved = trio.Event(), trio.Event(), []
-        real = server._storage.save
+        real = server.store.save
 
-        def slow_save(cluster_map: ClusterMap, *, vouched: bool) -> None:
-            trio.from_thread.run_sync(busy.set)
-            trio.from_thread.run(release.wait)
+        async def slow_save(cluster_map: ClusterMap, *, vouched: bool) -> None:
+            busy.set()
+            await release.wait()
             saved.append(cluster_map)
-            real(cluster_map, vouched=vouched)
+            await real(cluster_map, vouched=vouched)
 
-        monkeypatch.setattr(server._storage, "save", slow_save)
+        monkeypatch.setattr(server.store, "save", slow_save)
         links = [Follower(server.listener.address(), bytes([n]) * 16) for n in range(1, 21)]
         registered = []
 
@@ -274,7 +274,7 @@ async def test_failure_to_write_ends_the_coordinator_before_it_answers(
 ) -> None:
     answered: list[object] = []
 
-    def full_disk(_: ClusterMap, *, vouched: bool) -> None:
+    async def full_disk(_: ClusterMap, *, vouched: bool) -> None:
         raise StorageFailedError("no room")
 
     async def scenario() -> None:
@@ -282,7 +282,7 @@ async def test_failure_to_write_ends_the_coordinator_before_it_answers(
             one = Follower(server.listener.address(), b"1" * 16)
             nursery.start_soon(one.link.run)
             await until(lambda: one.link.up)
-            monkeypatch.setattr(server._storage, "save", full_disk)
+            monkeypatch.setattr(server.store, "save", full_disk)
             node = NodeEntry("one", "127.0.0.1:1", "up")
             answered.append(await one.link.call(lambda number: RegisterNode(number, node)))
 
