@@ -230,7 +230,7 @@ def _(patches: Patches) -> None:
     patches.set(Claims, "note", note)
 
 
-@mutant("calls a lost request not applied")
+@mutant("calls a lost request not applied", budget=1000)
 def _(patches: Patches) -> None:
     """An attempt whose connection broke does not count as one that may have been applied."""
     original = Dispatcher.detach
