@@ -96,7 +96,8 @@ def _rate(sample: Sample) -> float:
     return sample.rate
 
 
-def _p50(sample: Sample) -> float:
+def p50_of(sample: Sample) -> float:
+    """Return the median latency in seconds."""
     return sample.p50
 
 
@@ -174,8 +175,8 @@ def _throughput_rounds(results: Results) -> dict[str, list[float]]:
         "replicated_writes_vs_emcache": readings.ratios(write, ours, "emcache"),
         "reads_vs_echo": readings.ratios(get, ours, "echo"),
         "replicated_writes_vs_echo": readings.ratios(write, ours, "echo"),
-        "p50_get_vs_redis_py": readings.ratios(get, ours, "redis_py", _p50, callers=1),
-        "p50_replicated_write_vs_redis_wait": readings.ratios(write, ours, "redis_wait", _p50, callers=1),
+        "p50_get_vs_redis_py": readings.ratios(get, ours, "redis_py", p50_of, callers=1),
+        "p50_replicated_write_vs_redis_wait": readings.ratios(write, ours, "redis_wait", p50_of, callers=1),
         "p99_vs_p50_get": _p99_to_p50(readings, ours, get),
         "p99_vs_p50_replicated_write": _p99_to_p50(readings, ours, write),
         **{
@@ -205,7 +206,7 @@ def ratios_of(results: Results) -> dict[str, float | None]:
 
 def _p99_to_p50(readings: Readings, contender: str, work: str) -> list[float]:
     return by_round(
-        readings.figures(contender, work, CALLERS, _p99), readings.figures(contender, work, CALLERS, _p50)
+        readings.figures(contender, work, CALLERS, _p99), readings.figures(contender, work, CALLERS, p50_of)
     )
 
 

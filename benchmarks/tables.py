@@ -5,7 +5,7 @@ from statistics import median
 
 import msgspec
 
-from benchmarks.results import FailoverReading, Results
+from benchmarks.results import FailoverReading, Reading, Results, Run
 from benchmarks.summary import (
     Cell,
     bytes_per_session,
@@ -289,6 +289,41 @@ def transfer_table(results: Results) -> Table:
             for each in results.transfers
         ],
     )
+
+
+def readings_table(title: str, readings: Sequence[Reading]) -> Table:
+    """Return rate, latency and the servers' CPU of contenders that took turns."""
+    cells = dict.fromkeys((each.work, each.callers, each.contender) for each in readings)
+    rows: list[tuple[str, ...]] = []
+    for cell in cells:
+        own = [each.sample for each in readings if (each.work, each.callers, each.contender) == cell]
+        rows.append(
+            (
+                *(str(each) for each in cell),
+                *spread_of([each.rate for each in own], ",.0f"),
+                _micros(median(each.p50 for each in own)),
+                _micros(median(each.p99 for each in own)),
+                _micros(median(each.server_cpu for each in own)),
+            )
+        )
+    columns = ("work", "callers", "contender", "per second", "spread", "p50 µs", "p99 µs", "server CPU µs")
+    return Table(title=title, columns=columns, rows=rows, labels=3)
+
+
+def spread_of(figures: Sequence[float], form: str) -> tuple[str, str]:
+    """Return the median, and the lowest to the highest."""
+    low, high = (format(each, form) for each in (min(figures), max(figures)))
+    return format(median(figures), form), f"{low} to {high}"
+
+
+def run_lines(part: str, run: Run) -> list[str]:
+    """Return when, where and how a part was measured, and what was left out."""
+    about = ", ".join(f"{name} {value}" for name, value in {**run.machine, **run.versions}.items())
+    first = (
+        f"- {part}: {run.when}, commit {run.commit}, {run.kind}, load before the run {run.load:.1f}, "
+        f"took {run.took_seconds:.0f} s; {about}"
+    )
+    return [first, *(f"- {part}, left out: {name}: {reason}" for name, reason in run.skipped.items())]
 
 
 def _micros(seconds: float) -> str:

@@ -22,11 +22,18 @@ _SOCKET_SECONDS = 2.0  # longer than a WAIT may take
 # server that it knew, again and again, before it asks Sentinel for the new one.
 _PATIENCE_SECONDS = 5.0
 _PAUSE_SECONDS = 0.02
+_HANDSHAKES_SECONDS = 60.0
 _Result = TypeVar("_Result")
 
 
 def pooled(address: str) -> Redis:
-    """Return a client of one server."""
+    """Return a client of one server, at an address or a URL."""
+    if "://" in address:
+        # All callers shake hands at once, which takes a while where the processors are busy.
+        pool = ConnectionPool.from_url(
+            address, max_connections=CONNECTIONS_MAX, socket_connect_timeout=_HANDSHAKES_SECONDS
+        )
+        return Redis(connection_pool=pool)
     host, _, port = address.rpartition(":")
     return Redis(connection_pool=ConnectionPool(max_connections=CONNECTIONS_MAX, host=host, port=int(port)))
 

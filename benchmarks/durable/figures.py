@@ -1,12 +1,13 @@
 """From readings to ratios, verdicts and a page. Pure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import median
 
 import msgspec
 
 from benchmarks.results import Reading, Run
-from benchmarks.tables import Table, markdown, verdict_table
+from benchmarks.summary import Readings, p50_of
+from benchmarks.tables import Table, markdown, readings_table, run_lines, spread_of, verdict_table
 from benchmarks.verdicts import Verdict, least, most, verdict_of
 
 NONE, INTERVAL, FSYNC = "greenroom, none", "greenroom, interval", "greenroom, fsync"
@@ -119,51 +120,23 @@ TARGETS = {
 
 def ratios_of(results: Results) -> dict[str, list[float]]:
     """Return every ratio, round by round; none where nothing was measured."""
-    writes = results.writes
-
-    def rate(reading: Reading) -> float:
-        return reading.sample.rate
-
-    def p50(reading: Reading) -> float:
-        return reading.sample.p50
+    writes = Readings(results.writes)
 
     copies = [each.received_bytes for each in results.rejoins if each.how == EMPTY_DIRECTORY]
     own = [each for each in results.rejoins if each.how == OWN_DIRECTORY]
     memory = {each.contender: each.resident_bytes for each in results.memory}
     return {
-        "fsync_vs_none": _paired(writes, rate, "update", 64, FSYNC, NONE),
-        "interval_vs_none": _paired(writes, rate, "update", 64, INTERVAL, NONE),
-        "fsync_vs_redis": _paired(writes, rate, "update", 64, FSYNC, REDIS),
-        "p50_fsync_vs_redis": _paired(writes, p50, "update", 1, FSYNC, REDIS),
-        "reads_fsync_vs_none": _paired(writes, rate, "get", 64, FSYNC, NONE),
+        "fsync_vs_none": writes.ratios("update", FSYNC, NONE),
+        "interval_vs_none": writes.ratios("update", INTERVAL, NONE),
+        "fsync_vs_redis": writes.ratios("update", FSYNC, REDIS),
+        "p50_fsync_vs_redis": writes.ratios("update", FSYNC, REDIS, p50_of, callers=1),
+        "reads_fsync_vs_none": writes.ratios("get", FSYNC, NONE),
         "restart_vs_redis": _restarts(results.restarts),
         "rejoin_seconds": [each.seconds for each in own],
         "rejoin_bytes_vs_copy": [each.received_bytes / median(copies) for each in own] if copies else [],
         "memory_fsync_vs_none": [memory[FSYNC] / memory[NONE]] if {FSYNC, NONE} <= memory.keys() else [],
         "disk_vs_state": _disks(results.disk),
     }
-
-
-def _paired(
-    readings: Sequence[Reading],
-    figure: Callable[[Reading], float],
-    work: str,
-    callers: int,
-    ours: str,
-    theirs: str,
-) -> list[float]:
-    """Return ours to theirs within each round."""
-    found = {
-        (each.contender, each.round): figure(each)
-        for each in readings
-        if (each.work, each.callers) == (work, callers)
-    }
-    turns = sorted({turn for _, turn in found})
-    return [
-        found[ours, turn] / found[theirs, turn]
-        for turn in turns
-        if {(ours, turn), (theirs, turn)} <= found.keys() and found[theirs, turn]
-    ]
 
 
 def _restarts(readings: Sequence[RestartReading]) -> list[float]:
@@ -204,36 +177,13 @@ def tables_of(results: Results) -> list[Table]:
     """Return every table that has rows, the verdicts first."""
     every = [
         verdict_table(verdicts_of(results)),
-        _writes_table(results.writes),
+        readings_table("Writes and reads", results.writes),
         _restart_table(results.restarts),
         _rejoin_table(results.rejoins),
         _memory_table(results.memory),
         _disk_table(results.disk),
     ]
     return [table for table in every if table.rows]
-
-
-def _spread(figures: Sequence[float], form: str) -> tuple[str, str]:
-    low, high = (format(each, form) for each in (min(figures), max(figures)))
-    return format(median(figures), form), f"{low} to {high}"
-
-
-def _writes_table(readings: Sequence[Reading]) -> Table:
-    cells = dict.fromkeys((each.work, each.callers, each.contender) for each in readings)
-    rows: list[tuple[str, ...]] = []
-    for cell in cells:
-        own = [each.sample for each in readings if (each.work, each.callers, each.contender) == cell]
-        rows.append(
-            (
-                *(str(each) for each in cell),
-                *_spread([each.rate for each in own], ",.0f"),
-                f"{median(each.p50 for each in own) * 1e6:,.0f}",
-                f"{median(each.p99 for each in own) * 1e6:,.0f}",
-                f"{median(each.server_cpu for each in own) * 1e6:,.0f}",
-            )
-        )
-    columns = ("work", "callers", "contender", "per second", "spread", "p50 µs", "p99 µs", "server CPU µs")
-    return Table(title="Writes and reads", columns=columns, rows=rows, labels=3)
 
 
 def _restart_table(readings: Sequence[RestartReading]) -> Table:
@@ -247,8 +197,8 @@ def _restart_table(readings: Sequence[RestartReading]) -> Table:
                 f"{own[-1].disk_bytes / _MEBIBYTE:,.0f}",
                 own[-1].since,
                 f"{median(each.startup for each in own):.2f}",
-                *_spread([each.seconds for each in own], ".2f"),
-                *_spread([each.startup + each.seconds for each in own], ".2f"),
+                *spread_of([each.seconds for each in own], ".2f"),
+                *spread_of([each.startup + each.seconds for each in own], ".2f"),
             )
         )
     columns = (
@@ -263,8 +213,8 @@ def _rejoin_table(readings: Sequence[RejoinReading]) -> Table:
     for how in dict.fromkeys(each.how for each in readings):
         own = [each for each in readings if each.how == how]
         received = [each.received_bytes / _MEBIBYTE for each in own]
-        seconds = _spread([each.seconds for each in own], ".2f")
-        rows.append((how, f"{own[-1].stored:,}", *seconds, *_spread(received, ",.1f")))
+        seconds = spread_of([each.seconds for each in own], ".2f")
+        rows.append((how, f"{own[-1].stored:,}", *seconds, *spread_of(received, ",.1f")))
     columns = ("one actor started again", "sessions", "s until whole", "spread", "MiB sent to it", "spread")
     return Table(title="One actor killed under load", columns=columns, rows=rows)
 
@@ -350,16 +300,7 @@ def page(results: Results) -> str:
     lacking = [f"- {each.target.about}" for each in verdicts_of(results) if each.figure is None]
     if lacking:
         tables.append("## Not measured yet\n\n" + "\n".join(lacking) + "\n")
-    runs = [line for part in PARTS if part in results.runs for line in _run_lines(part, results.runs[part])]
+    runs = [line for part in PARTS if part in results.runs for line in run_lines(part, results.runs[part])]
     if runs:
         tables.append("## Runs\n\n" + "\n".join(runs) + "\n")
     return "\n".join([_INTRODUCTION, *tables])
-
-
-def _run_lines(part: str, run: Run) -> list[str]:
-    about = ", ".join(f"{name} {value}" for name, value in {**run.machine, **run.versions}.items())
-    first = (
-        f"- {part}: {run.when}, commit {run.commit}, {run.kind}, load before the run {run.load:.1f}, "
-        f"took {run.took_seconds:.0f} s; {about}"
-    )
-    return [first, *(f"- {part}, left out: {name}: {reason}" for name, reason in run.skipped.items())]

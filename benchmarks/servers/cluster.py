@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from benchmarks.processes import (
     occupied_bytes,
     python_module,
 )
+from benchmarks.servers.certificates import Authority, Files
 from benchmarks.servers.ports import until, until_listening
 from greenroom import UnavailableError, UsageError
 from greenroom.loopback_secrets import LoopbackSecrets
+from greenroom.tls.credentials import Credentials, TlsFiles
 from greenroom_cluster.config import Durability
 from greenroom_cluster.inspection import ActorStatus, ClusterStatus, inspect_actors, inspect_cluster
 from greenroom_cluster.questions import fetch_map
@@ -37,7 +40,7 @@ class ClusterServer(Server):
     `apart` puts a proxy in front of every actor and the coordinator, so that links can be cut. Nobody proves
     a secret then: a proof counts for one address, so that nobody passes it on as the proxy does. With a
     `durability` the actors keep their sessions on disk; everything that is kept is below `directory`, or
-    where temporary files are.
+    where temporary files are. With `tls` nothing but mutual TLS is spoken.
     """
 
     def __init__(
@@ -46,10 +49,13 @@ class ClusterServer(Server):
         actors: int = 1,
         *,
         apart: bool = False,
+        tls: bool = False,
         durability: Durability = "none",
         directory: Path | None = None,
     ) -> None:
         super().__init__()
+        self._tls = tls
+        self._files: dict[str, Files] = {}
         self._durability = durability
         self._parent = directory
         self._count = nodes
@@ -68,11 +74,12 @@ class ClusterServer(Server):
         self._actor_ports = [_free_ports(self._actors) for _ in range(self._count)]
         if self._apart:
             self._start_proxy()
+        if self._tls:
+            self._issue(Authority(self._directory / "certificates", CLUSTER))
         self.start_all()
         self.until_whole()
         seeds = ",".join(f"{CLIENT_HOST}:{port}" for port in self._node_ports)
-        query = "?loopback_proof=off" if self._apart else ""
-        self.addresses["cluster"] = f"greenroom://{seeds}/{CLUSTER}{query}"
+        self.addresses["cluster"] = f"{self._scheme()}://{seeds}/{CLUSTER}{self._query()}"
 
     def processes(self) -> list[Process]:
         """Return the coordinator and the nodes."""
@@ -90,7 +97,7 @@ class ClusterServer(Server):
                 f"--cluster={CLUSTER}",
                 f"--replicas={replicas}",
                 "--log-level=error",
-                *self._proof(),
+                *self._proof("coordinator"),
             ]
         )
         for index in range(self._count):
@@ -120,7 +127,7 @@ class ClusterServer(Server):
             f"--actor-port-base={self._actor_ports[index][0]}",
             f"--cluster={CLUSTER}",
             "--log-level=error",
-            *self._proof(),
+            *self._proof(f"n{index + 1}"),
         ]
         if self._durability != "none":
             command += [f"--durability={self._durability}", f"--data-dir={self._node_directory(index)}"]
@@ -128,10 +135,34 @@ class ClusterServer(Server):
             command.append(f"--advertise={PROXY_HOST}:{self._node_ports[index]}")
         self._nodes[index] = self.run(command)
 
-    def _proof(self) -> list[str]:
+    # --- who belongs -------------------------------------------------------------------------------------
+
+    def _issue(self, authority: Authority) -> None:
+        names = [f"n{index + 1}" for index in range(self._count)]
+        self._files = {name: authority.issue("node", name) for name in names}
+        self._files |= {name: authority.issue(name, name) for name in ("coordinator", "client", "operator")}
+
+    def _proof(self, name: str) -> list[str]:
+        if self._tls:
+            files = self._files[name]
+            return [f"--tls-cert={files.cert}", f"--tls-key={files.key}", f"--tls-ca={files.ca}"]
         return ["--loopback-proof=off"] if self._apart else []
 
-    def _secrets(self) -> LoopbackSecrets | None:
+    def _scheme(self) -> str:
+        return "greenrooms" if self._tls else "greenroom"
+
+    def _query(self) -> str:
+        if self._tls:
+            files = self._files["client"]
+            return f"?tls_cert={files.cert}&tls_key={files.key}&tls_ca={files.ca}"
+        return "?loopback_proof=off" if self._apart else ""
+
+    def _credentials(self) -> Credentials | LoopbackSecrets | None:
+        if self._tls:
+            files = self._files["operator"]
+            return Credentials(
+                TlsFiles(cert=str(files.cert), key=str(files.key), ca=str(files.ca)), warnings.warn
+            )
         return None if self._apart else LoopbackSecrets(CLUSTER)
 
     def kill_node(self, index: int) -> None:
@@ -210,13 +241,13 @@ class ClusterServer(Server):
     def status(self) -> ClusterStatus:
         """Return the state of the cluster. Raises UnavailableError if no node answers."""
         seeds = [f"{CLIENT_HOST}:{self._node_ports[index]}" for index in self._nodes]
-        ask = partial(inspect_cluster, credentials=self._secrets())
+        ask = partial(inspect_cluster, credentials=self._credentials())
         return trio.run(ask, seeds, CLUSTER)
 
     def state_bytes(self) -> dict[str, int]:
         """Return the bytes of the sessions that each actor holds, by slot."""
         seeds = [f"{CLIENT_HOST}:{self._node_ports[index]}" for index in self._nodes]
-        return trio.run(_state_bytes, seeds, self._secrets())
+        return trio.run(_state_bytes, seeds, self._credentials())
 
     def stored(self) -> int:
         """Return how many sessions it has."""
@@ -242,11 +273,11 @@ class ClusterServer(Server):
         until(self.is_whole, "every shard has all its replicas", seconds)
 
 
-async def _state_bytes(seeds: list[str], secrets: LoopbackSecrets | None) -> dict[str, int]:
-    known = await fetch_map(seeds, CLUSTER, credentials=secrets)
+async def _state_bytes(seeds: list[str], credentials: Credentials | LoopbackSecrets | None) -> dict[str, int]:
+    known = await fetch_map(seeds, CLUSTER, credentials=credentials)
     return {
         known.actors[incarnation].slot: sum(replica.stored_bytes for replica in inspection.replicas)
-        for incarnation, inspection in (await inspect_actors(known, credentials=secrets)).items()
+        for incarnation, inspection in (await inspect_actors(known, credentials=credentials)).items()
     }
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.processes import MissingError, Process, Server, json_line, occupied_bytes, python_module
+from benchmarks.servers.certificates import Authority, Files
 from benchmarks.servers.ports import until, until_listening
 from benchmarks.servers.redis_names import SENTINEL_NAME
 from greenroom_cluster.runtime.ports import free_port
@@ -40,8 +41,8 @@ class RedisServer(Server):
     `apart` puts a proxy between all of them, but not between them and clients: server `index` and sentinel
     `index` then reach the others from addresses of their own (`source_of`), so that links can be told apart.
     `strict`: a master that has heard of no replica for a second takes no writes. `durable`: every server
-    syncs its append-only file before it answers. What is kept is below `directory`, or where temporary files
-    are.
+    syncs its append-only file before it answers. `tls`: clients and replicas speak mutual TLS, on ports of
+    their own; `ports` are for questions. What is kept is below `directory`, or where temporary files are.
     """
 
     def __init__(
@@ -52,9 +53,11 @@ class RedisServer(Server):
         apart: bool = False,
         strict: bool = False,
         durable: bool = False,
+        tls: bool = False,
         directory: Path | None = None,
     ) -> None:
         super().__init__()
+        self._tls = tls
         self._durable = durable
         self._parent = directory
         self._strict = strict
@@ -73,12 +76,19 @@ class RedisServer(Server):
         self._directory = Path(
             self.stack.enter_context(tempfile.TemporaryDirectory(prefix="greenroom-redis-", dir=self._parent))
         )
-        count = self._replicas + 1 + self._sentinels
+        servers = self._replicas + 1
+        count = servers + self._sentinels + servers * self._tls
         ports: set[int] = set()
         while len(ports) < count:
             ports.add(free_port())
         every = sorted(ports)
-        self.ports, self._sentinel_ports = every[: self._replicas + 1], every[self._replicas + 1 :]
+        self.ports, every = every[:servers], every[servers:]
+        self._sentinel_ports, self._tls_ports = every[: self._sentinels], every[self._sentinels :]
+        if self._tls:
+            authority = Authority(self._directory / "certificates", "redis")
+            # A replica is a client of its master too.
+            self._files, files = authority.issue("node", "server"), authority.issue("client", "web")
+            self.addresses["redis"] = _url(self._tls_ports[0], files)
         if self._apart:
             self._start_proxy(self.ports)
         for index in range(self._replicas + 1):
@@ -88,7 +98,7 @@ class RedisServer(Server):
             self._watchers.append(self._start_sentinel(index))
         for port in self._sentinel_ports:
             until(partial(self._is_complete, port), "every sentinel knows every server")
-        self.addresses["redis"] = f"{CLIENT_HOST}:{self.ports[0]}"
+        self.addresses.setdefault("redis", f"{CLIENT_HOST}:{self.ports[0]}")
         self.addresses["sentinels"] = ",".join(f"{CLIENT_HOST}:{port}" for port in self._sentinel_ports)
         version = subprocess.run([self._program, "--version"], capture_output=True, text=True, check=True)
         self.versions["redis-server"] = version.stdout.split("v=")[1].split()[0]
@@ -192,8 +202,13 @@ class RedisServer(Server):
             lines += ["appendonly yes", "appendfsync always"]
         if self._strict:
             lines += ["min-replicas-to-write 1", "min-replicas-max-lag 1"]
+        if self._tls:
+            lines += [f"tls-port {self._tls_ports[index]}", "tls-replication yes", "tls-auth-clients yes"]
+            lines += [f"tls-cert-file {self._files.cert}", f"tls-key-file {self._files.key}"]
+            lines += [f"tls-ca-cert-file {self._files.ca}", "tls-protocols TLSv1.3"]
         if index:
-            lines.append(f"replicaof {self._peer_host} {self.ports[0]}")
+            master = self._tls_ports[0] if self._tls else self.ports[0]
+            lines.append(f"replicaof {self._peer_host} {master}")
         if self._apart:
             lines += [f"bind-source-addr {self.source_of(index)}", f"replica-announce-ip {PROXY_HOST}"]
         process = self._run(f"server{index}.conf", lines)
@@ -221,6 +236,11 @@ class RedisServer(Server):
         file = self._directory / file_name
         file.write_text("\n".join(lines) + "\n")
         return self.run([self._program, str(file), *more], cwd=self._directory)
+
+
+def _url(port: int, files: Files) -> str:
+    options = f"ssl_certfile={files.cert}&ssl_keyfile={files.key}&ssl_ca_certs={files.ca}"
+    return f"rediss://{CLIENT_HOST}:{port}?{options}"
 
 
 def _program(name: str, package: str) -> str:

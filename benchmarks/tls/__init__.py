@@ -1,0 +1,1 @@
+"""What mutual TLS costs: speed and memory of idle connections."""

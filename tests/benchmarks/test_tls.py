@@ -1,0 +1,92 @@
+"""What TLS costs: ratios and the page from readings, and the command."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.tls.figures import (
+    PLAIN,
+    REDIS_PLAIN,
+    REDIS_TLS,
+    TARGETS,
+    TLS,
+    IdleReading,
+    Results,
+    page,
+    ratios_of,
+    tables_of,
+    verdicts_of,
+)
+from tests.benchmarks.builders import rounds, run
+
+_ROOT = Path(__file__).parents[2]
+
+
+def idle(contender: str, server_bytes: int) -> IdleReading:
+    return IdleReading(contender=contender, connections=10, server_bytes=server_bytes, client_bytes=20_480)
+
+
+@pytest.fixture
+def results() -> Results:
+    return Results(
+        run=run(),
+        speed=[
+            *rounds(PLAIN, 1000.0, 2000.0),
+            *rounds(TLS, 900.0, 1700.0),
+            *rounds(PLAIN, 100.0, work="update"),
+            *rounds(TLS, 70.0, work="update"),
+            *rounds(REDIS_PLAIN, 10.0, work="update"),
+            *rounds(REDIS_TLS, 5.0, work="update"),
+            *rounds(PLAIN, 1.0, callers=1, p50=0.002),
+            *rounds(TLS, 1.0, callers=1, p50=0.0022),
+            *rounds(PLAIN, 1.0, work="update", callers=1, p50=0.002),
+            *rounds(TLS, 1.0, work="update", callers=1, p50=0.003),
+        ],
+        idle=[idle(PLAIN, 102_400), idle(TLS, 409_600)],
+    )
+
+
+def test_ratios_are_of_tls_to_plaintext_within_a_round(results: Results) -> None:
+    ratios = ratios_of(results)
+    assert ratios.keys() == {target.ratio for target in TARGETS}
+    assert ratios["reads"] == pytest.approx([0.9, 0.85])
+    assert ratios["writes"] == pytest.approx([0.7])
+    assert ratios["read_p50"] == pytest.approx([1.1])
+    assert ratios["write_p50"] == pytest.approx([1.5])
+    assert ratios["idle_kibibytes"] == pytest.approx([30.0])
+
+
+def test_what_was_not_measured_has_no_verdict(results: Results) -> None:
+    assert {each.target.ratio: each.met for each in verdicts_of(results)} == {
+        "reads": True,
+        "writes": False,
+        "read_p50": True,
+        "write_p50": False,
+        "idle_kibibytes": True,
+    }
+    assert all(each.met is None for each in verdicts_of(Results()))
+    assert tables_of(Results()) == []
+
+
+def test_the_page_shows_the_peer_beside_ours(results: Results) -> None:
+    text = page(results)
+    assert "| update | 64 | 0.70 (0.70 to 0.70) | 0.50 (0.50 to 0.50) |" in text
+    assert "| get | 64 | 0.88 (0.85 to 0.90) |  |" in text
+    assert "Not measured yet" not in text
+    assert "## Not measured yet" in page(Results())
+
+
+@pytest.mark.system
+@pytest.mark.timeout(400)
+def test_everything_is_measured() -> None:
+    command = [sys.executable, "-m", "benchmarks.tls", "--quick", "--json"]
+    ended = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True, timeout=380)
+    told = json.loads(ended.stdout)
+    found = {each["target"]["ratio"]: each["figure"] for each in told["verdicts"]}
+    assert found.keys() == {target.ratio for target in TARGETS}
+    assert all(found[name] > 0 for name in ("reads", "writes", "read_p50", "write_p50"))
+    if skipped := told["results"]["run"]["skipped"]:
+        pytest.skip(f"measured without Redis: {sorted(skipped)}: apt-get install redis-server, group bench")
