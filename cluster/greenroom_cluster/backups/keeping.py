@@ -112,6 +112,11 @@ class KeptSessions:
                 restored = await restore_sessions(store, backup.stored())
             except NotAllRestoredError as error:
                 raise NotAllRestoredError(f"{error}. {self.advice}") from error
+        if restored.elsewhere:
+            raise NotAllRestoredError(
+                f"{restored.elsewhere} sessions are of namespaces that this cluster's own apps do not have. "
+                f"{self.advice}, with a certificate for each namespace"
+            )
         try:
             self._restoring.unlink(missing_ok=True)
         except OSError as error:

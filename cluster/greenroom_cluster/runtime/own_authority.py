@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from greenroom.identities import Identity, IdentityRole
+from greenroom.identities import DEFAULT_NAMESPACE, Identity, IdentityRole
 from greenroom_cluster.certificates.holders import Holder, key_file, make_directory, new_key, write_new
 from greenroom_cluster.certificates.issuing import create_authority, issue
 from greenroom_cluster.tls_options import TlsOptions
@@ -36,9 +36,11 @@ class OwnAuthority:
         if known is not None:
             return known
         key = new_key()
+        # As without TLS: what one run keeps in its directory is for the apps of the next, whichever it has.
+        namespace = DEFAULT_NAMESPACE if role == "client" else ""
         certificate = issue(
             self._authority,
-            Identity(self._cluster, role, name),
+            Identity(self._cluster, role, name, namespace),
             key.public_key(),
             serial=x509.random_serial_number(),
             now=datetime.now(UTC),

@@ -81,6 +81,21 @@ async def test_a_restore_that_fails_says_where_they_are(
         kept.check()
 
 
+async def test_what_is_of_another_namespace_is_not_removed(
+    tmp_path: Path, restored: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else has it."""
+
+    async def restore(*_: object) -> Restored:
+        return Restored(created=1, elsewhere=2)
+
+    monkeypatch.setattr(keeping, "restore_sessions", restore)
+    backup(tmp_path / "sessions.backup")
+    with pytest.raises(NotAllRestoredError, match=r"^2 sessions .*sessions\.restoring.*certificate"):
+        await KeptSessions(tmp_path, "greenroom").bring_back(["127.0.0.1:1"])
+    assert names_in(tmp_path) == ["sessions.restoring"]
+
+
 async def test_a_file_that_was_put_there_meanwhile_stays(tmp_path: Path, restored: list[str]) -> None:
     (tmp_path / "sessions.backup").write_text("mine")
     await KeptSessions(tmp_path, "greenroom").keep(["127.0.0.1:1"], lambda _: None, None)
