@@ -25,6 +25,7 @@ from greenroom_cluster.lasting_files import lock_directory, replace_file, sync_d
 
 FORMAT_VERSION = 1
 INCARNATIONS_KEPT = 16
+ASIDE = "damaged"
 _MAGIC = b"GREENDIR"
 _HEADER = struct.Struct(">8sHI")
 _POLL_SECONDS = 0.05
@@ -125,7 +126,7 @@ class Directory:
 
         Raises UsageError if something was moved there before: a disk that damages twice is no good.
         """
-        aside = self.path / "damaged"
+        aside = self.path / ASIDE
         if aside.exists():
             raise UsageError(
                 f"the directory {self.path} is damaged, and {aside} holds what was damaged there before: "

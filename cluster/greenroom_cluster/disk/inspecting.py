@@ -9,7 +9,7 @@ import msgspec
 
 from greenroom.errors import UsageError
 from greenroom_cluster.disk.batches import Batch, DamagedError, sealed
-from greenroom_cluster.disk.directory import Place, is_kept, is_locked, read_identity
+from greenroom_cluster.disk.directory import ASIDE, Place, is_kept, is_locked, read_identity
 from greenroom_cluster.disk.journal import counting_segments, entries_of, found_segments, noted, tail_of
 from greenroom_cluster.disk.replay import DiskCopy, Replay
 from greenroom_cluster.disk.segment import read_segment
@@ -43,7 +43,7 @@ class KeptDirectory(msgspec.Struct, frozen=True):
     """What a directory is and holds.
 
     `mark` is its newest batch, `damage` what it lacks, `moved` what shows that its place is another one; both
-    are empty if nothing does.
+    are empty if nothing does. `aside` is where what was damaged before is, empty if nothing was.
     """
 
     path: str
@@ -56,6 +56,7 @@ class KeptDirectory(msgspec.Struct, frozen=True):
     in_use: bool
     moved: str
     damage: str
+    aside: str
     shards: tuple[KeptShard, ...]
 
     def start(self) -> str:
@@ -67,6 +68,11 @@ class KeptDirectory(msgspec.Struct, frozen=True):
             )
         if self.in_use:
             return "it refuses, because a process uses the directory now"
+        if self.damage and self.aside:
+            return (
+                f"it refuses, because {self.aside} holds what was damaged here before: replace the disk, or "
+                "remove that, and it begins with an empty directory, to which others copy what they hold"
+            )
         if self.damage:
             return (
                 "it moves all that is here to `damaged`, and begins with an empty directory, to which others "
@@ -121,6 +127,7 @@ def inspect_directory(path: Path) -> KeptDirectory:
         in_use=in_use,
         moved="" if identity is None else Place.of(path).moved_from(identity.place),
         damage=damage,
+        aside=str(aside) if (aside := path / ASIDE).exists() else "",
         shards=tuple(_kept(replay.copies[shard]) for shard in sorted(replay.copies)),
     )
 

@@ -87,6 +87,17 @@ def test_damage_is_told(tmp_path: Path) -> None:
     assert inspect_directory(tmp_path / "d").damage == "the file `identity` is damaged"
 
 
+def test_what_was_damaged_before_is_told(tmp_path: Path) -> None:
+    """A start would refuse, as it sets aside only once."""
+    filled(tmp_path / "d")
+    (tmp_path / "d" / "damaged").mkdir()
+    told = inspect_directory(tmp_path / "d")
+    assert "reads 2 shards" in told.start()
+    (tmp_path / "d" / "identity").write_bytes(b"?" * 40)
+    told = inspect_directory(tmp_path / "d")
+    assert told.start().startswith(f"it refuses, because {tmp_path / 'd' / 'damaged'} holds")
+
+
 def test_a_lost_beginning_is_told_as_damage(tmp_path: Path) -> None:
     filled(tmp_path / "d")
     for path in (tmp_path / "d").glob("log-*"):
