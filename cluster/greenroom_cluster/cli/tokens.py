@@ -112,7 +112,9 @@ def _write_new(tokens: Path, bearer: Bearer, path: Path, token: Token, now: floa
     """Write both files, or none; return the ids of former tokens of the same holder that count still."""
     with held(tokens):
         text = text_of(tokens) if tokens.exists() else ""
-        former = valid_for_the_same(parse_entries(text), bearer, now)
+        bearers = parse_entries(text)
+        _check_cluster(tokens, bearers, bearer.identity.cluster)
+        former = valid_for_the_same(bearers, bearer, now)
         with NewFile(path) as file:
             file.write(token.written())
             file.finish()
@@ -122,6 +124,16 @@ def _write_new(tokens: Path, bearer: Bearer, path: Path, token: Token, now: floa
             path.unlink()
             raise
     return former
+
+
+def _check_cluster(tokens: Path, bearers: Sequence[Bearer], cluster: str) -> None:
+    # Nodes refuse a file with one line of another cluster, and do not start with it.
+    for each in bearers:
+        if (other := each.identity.cluster) != cluster:
+            raise UsageError(
+                f"{tokens} is for the cluster {other!r}: give --cluster {other} (GREENROOM_CLUSTER), or, for "
+                f"the cluster {cluster!r}, another file by --tokens (GREENROOM_TOKENS)"
+            )
 
 
 def _new_id(name: str) -> str:

@@ -48,7 +48,8 @@ def table_of(text: str, cluster: str) -> TokenTable:
     for each in bearers:
         if each.identity.cluster != cluster:
             raise UsageError(
-                f"the token {each.token_id} is for the cluster {each.identity.cluster!r}, not {cluster!r}"
+                f"the token {each.token_id} is for the cluster {each.identity.cluster!r}, not {cluster!r}: "
+                "remove its line, or name the file of this cluster"
             )
     return TokenTable(bearers)
 

@@ -85,6 +85,17 @@ def test_successor_is_issued_beside_the_former(typed: Typed) -> None:
     assert len(ids()) == 2
 
 
+def test_token_for_another_cluster_is_not_put_beside_those_of_one(typed: Typed) -> None:
+    typed("issue", "web", "--cluster", "shop")
+    before = text_of(Path("greenroom-tokens"))
+    status, _, error = typed("issue", "web", "--out", "next.token")
+    assert (status, "is for the cluster 'shop': give --cluster shop" in error) == (2, True), error
+    assert text_of(Path("greenroom-tokens")) == before
+    assert not Path("next.token").exists()
+    assert typed("issue", "web", "--cluster", "shop", "--out", "next.token")[0] == 0
+    assert len(ids()) == 2
+
+
 def test_token_of_no_file_is_left_if_the_servers_file_is_not_written(typed: Typed, tmp_path: Path) -> None:
     (tmp_path / "greenroom-tokens").mkdir()
     status, _, error = typed("issue", "web")
