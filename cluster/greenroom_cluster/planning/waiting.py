@@ -77,10 +77,11 @@ class MissingDirectories(msgspec.Struct, frozen=True):
         names = " and ".join(nodes)
         forget = " and ".join(f"`greenroom forget-node {name}`" for name in nodes)
         what, they, them = ("directory", "it is", "it") if alone else ("directories", "they are", "them")
-        start = f"start node {names} with {them}"
+        some = f"node{'' if len(nodes) == 1 else 's'} {names}"
+        start = f"start {some} with {them}"
         if self.replaced:
             now = f"{'runs' if alone else 'run'} with {'another' if alone else 'others'} now"
-            start = f"that {now}; stop node {names}, put {them} back and start again"
+            start = f"that {now}; stop {some}, put {them} back and start again"
         return (
             f"{self.shards} shard{' waits' if one else 's wait'} for the {what} of "
             f"{' and '.join(self.slots)}, where {'its' if one else 'their'} sessions were kept: {start}, or, "

@@ -199,6 +199,7 @@ def test_a_shard_waits_only_for_directories_in_which_nobody_runs() -> None:
     assert summarize(kept_by(), {}).missing_directories == ()
     [both] = summarize(kept_by(A, B, heir=False), {}).missing_directories
     assert both.slots == ("n1/0", "n2/0")
+    assert "start nodes n1 and n2 with them" in both.told()
     assert "`greenroom forget-node n1` and `greenroom forget-node n2`" in both.told()
     away = with_states(kept_by(A), {"n1": "down"}, {})
     assert [each.slots for each in summarize(away, {}).missing_directories] == [("n1/0",)]
