@@ -69,7 +69,7 @@ def test_token_in_the_place_of_anything_is_not_shown() -> None:
 
 
 def test_file_of_another_cluster_is_refused() -> None:
-    with pytest.raises(UsageError, match="the token a is for the cluster 'shop', not 'mall': remove its line"):
+    with pytest.raises(UsageError, match="token a is for the cluster 'shop', not 'mall': remove its line"):
         table_of(TEXT, "mall")
     assert len(table_of(TEXT, "shop")) == 2
 
