@@ -14,6 +14,7 @@ from greenroom.framing import messages_decoder
 from greenroom.negotiation import hello
 from greenroom.tls.demands import node_of
 from greenroom_cluster.backups.files import Part
+from greenroom_cluster.links.handshake import NOT_ALLOWED
 from greenroom_cluster.questions import fetch_map
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.dialing import DialFailedError, dial
@@ -173,6 +174,11 @@ async def _connected(
         try:
             connection, theirs = await dial(actor.address, mine, tasks, trust=trust)
         except (DialFailedError, ProtocolError) as error:
+            if isinstance(error, DialFailedError) and error.code == NOT_ALLOWED.code:
+                raise UsageError(
+                    f"actor {actor.slot} lets only an operator copy its shards: give one's certificate with "
+                    "--tls-cert and --tls-key (GREENROOM_TLS_CERT, GREENROOM_TLS_KEY)"
+                ) from None
             raise _NotNowError(str(error)) from None
         try:
             if wire.FEATURE_COPIES not in theirs.features:

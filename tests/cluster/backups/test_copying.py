@@ -8,9 +8,11 @@ import trio.testing
 
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, ShardEntry
-from greenroom.errors import UnavailableError
+from greenroom.errors import UnavailableError, UsageError
 from greenroom_cluster.backups import copying
 from greenroom_cluster.backups.copying import copy_shards, freeze_actors
+from greenroom_cluster.links.handshake import NOT_ALLOWED
+from greenroom_cluster.runtime.dialing import DialFailedError
 from greenroom_cluster.shard.clients.operations import CopyShard, Freeze, ShardPart
 
 pytestmark = pytest.mark.trio
@@ -84,3 +86,24 @@ async def test_every_actor_that_may_serve_is_frozen(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(copying, "_ask", ask)
     await freeze_actors(["127.0.0.1:1"], "greenroom", None)
     assert sorted(frozen) == ["replaced", "up"]
+
+
+async def test_who_may_not_copy_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To ask again changes nothing: it takes the certificate of an operator."""
+    me = b"m" * 16
+    actor = ActorEntry(me, "n1", "n1/0", "127.0.0.1:1", "up", "", 1, 1)
+    entry = ShardEntry(1, me, (), b"", ())
+    cluster_map = ClusterMap("greenroom", 1, 1, 2, {}, {me: actor}, (entry,))
+
+    async def fetch_map(*_: object, **__: object) -> ClusterMap:
+        await trio.lowlevel.checkpoint()
+        return cluster_map
+
+    async def dial(*_: object, **__: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise DialFailedError("127.0.0.1:1 does not allow this", NOT_ALLOWED.code)
+
+    monkeypatch.setattr(copying, "fetch_map", fetch_map)
+    monkeypatch.setattr(copying, "dial", dial)
+    with trio.fail_after(5), pytest.raises(UsageError, match=r"operator.*--tls-cert"):
+        await copy_shards(["127.0.0.1:1"], "greenroom", lambda _: None, credentials=None)
