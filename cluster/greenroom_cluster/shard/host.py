@@ -477,7 +477,8 @@ class Host:
 
     def _drop_if_abandoned(self, replica: Replica, now_ns: int) -> None:
         context, receiver, entry = self._context, replica.receiver, self._entry(replica.shard)
-        orphaned = all(member in context.dead for member in entry.members)
+        # A map from before the epoch of this join says nothing about the members of that.
+        orphaned = entry.epoch >= replica.epoch and all(member in context.dead for member in entry.members)
         whole = receiver is not None and receiver.complete
         if whole and not orphaned and (context.slot in entry.wanted or entry.epoch <= replica.epoch):
             return  # It may have been proposed already; its primary counts it until that is decided.
