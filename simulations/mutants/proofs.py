@@ -3,6 +3,7 @@
 
 from greenroom.proofs import Challenge, NotProvenError, Proof
 from greenroom_cluster.links.handshake import Door, Serve
+from greenroom_cluster.tokens.table import PLAINTEXT
 from simulations.mutants.patching import Patches, mutant
 from simulations.mutants.stories import INTRUDED
 
@@ -29,8 +30,9 @@ def _(patches: Patches) -> None:
     """Who says nothing of a secret is served as without one."""
     original = Door.receive
 
-    def receive(self, greeting, clock_us, crowded=None, identity=None, challenge=None):
-        return original(self, greeting, clock_us, crowded, identity, challenge if greeting.auth else None)
+    def receive(self, greeting, clock_us, crowded=None, identity=None, challenge=None, uncertified=PLAINTEXT):
+        asked = challenge if greeting.auth else None
+        return original(self, greeting, clock_us, crowded, identity, asked, uncertified)
 
     patches.set(Door, "receive", receive)
 
