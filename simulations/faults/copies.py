@@ -50,7 +50,8 @@ def roll_back(hit: Hit) -> Undo | None:
         if owner is not None:
             owner.kill()
         directory.put_back(newest)
-        directory.lies = lies
+        if hit.amount < 0:  # else it lies where it is, to which it may have been moved meanwhile
+            directory.lies = lies
         stage.network.happened["newest copy put back"] += 1
 
     stage.timeline.after(int(abs(hit.amount) * SECOND), put_back)
