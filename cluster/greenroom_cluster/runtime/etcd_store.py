@@ -17,6 +17,7 @@ from greenroom_cluster.etcd_options import EtcdOptions
 from greenroom_cluster.runtime.clocks import now_ns
 from greenroom_cluster.runtime.log_limits import LimitedLog
 from greenroom_cluster.runtime.map_store import Kept, begun
+from greenroom_cluster.runtime.tasks import open_tasks
 
 _AGAIN_SECONDS = 0.5
 _FAREWELL_SECONDS = 1.0
@@ -85,7 +86,7 @@ class Candidate:
     async def run(self) -> None:
         """Take part until `stop`; then let others lead at once."""
         with self._scope:
-            async with trio.open_nursery() as self._tasks:
+            async with open_tasks() as self._tasks:
                 self._tasks.start_soon(self._watch)
                 await self._step_forever()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _FAREWELL_SECONDS):
@@ -171,7 +172,7 @@ class Candidate:
 async def open_candidate(options: EtcdOptions, cluster: str, name: str) -> AsyncIterator[Candidate]:
     """Take part in the election of a cluster's coordinator. Raises UsageError, EtcdRefusedError."""
     settings = options.settings(cluster)
-    async with EtcdClient(settings, options.tls()) as client, trio.open_nursery() as nursery:
+    async with EtcdClient(settings, options.tls()) as client, open_tasks() as nursery:
         candidate = Candidate(client, Leadership(settings.prefix, name, now_ns()))
         nursery.start_soon(candidate.run)
         try:
