@@ -96,7 +96,7 @@ class Candidate:
     async def _step_forever(self) -> None:
         while True:
             self._wake = trio.Event()
-            self._step(None)
+            self._perform(self._leadership.step(now_ns()))
             due = self._leadership.next_deadline()
             seconds = 60.0 if due >= NEVER_NS else max(0.001, (due - now_ns()) / 1e9)
             with trio.move_on_after(seconds):
@@ -118,7 +118,8 @@ class Candidate:
                 _limited_log.warning("etcd_away", reason=str(error))
             await trio.sleep(_AGAIN_SECONDS)
 
-    def _step(self, happened: LeadershipInput | None) -> None:
+    def _step(self, happened: LeadershipInput) -> None:
+        """Take in what has happened; what is due may be another time then."""
         self._perform(self._leadership.step(now_ns(), happened))
         self._wake.set()
 

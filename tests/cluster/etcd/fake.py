@@ -9,6 +9,7 @@ import base64
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any, Literal
 
 import httpx
@@ -139,7 +140,8 @@ class Store:
         self.history.append({"key": key, "revision": self.revision, "event": event})
         for first, end, channel in self.watching:
             if first <= key < end if end else key == first:
-                channel.send_nowait(self.part({"events": [event]}))
+                with suppress(trio.BrokenResourceError):  # who watched has left
+                    channel.send_nowait(self.part({"events": [event]}))
 
     def part(self, content: dict[str, Any]) -> bytes:
         """Return one line of a watch."""
