@@ -52,8 +52,8 @@ class Dialog:
         self.replies: list[tuple[object, wire.Reply]] = []
         self.failures: list[tuple[object, GreenroomError]] = []
         self.notices: list[str] = []
-        self._told_mistake = False
         """Lines to log; the driver logs them and empties the list."""
+        self._told_mistake = False
         self.clock = ClusterClock(self.notices)
         self.wake_ns = NEVER_NS
         self.board = Switchboard(entropy, settings.cluster)
