@@ -1,6 +1,5 @@
 """Ends all sessions of a user, as an operator orders it."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import trio
@@ -79,9 +78,7 @@ async def end_sessions_at(
 
 def _batches(cluster_map: ClusterMap, shards: Iterable[int]) -> list[tuple[bytes, tuple[int, ...]]]:
     """Return the incarnations of primaries, each with as many of its shards as one message names."""
-    found: dict[bytes, list[int]] = defaultdict(list)
-    for shard in sorted(shards):
-        found[cluster_map.shards[shard].primary].append(shard)
+    found = cluster_map.by_primary(sorted(shards))
     return [
         (incarnation, tuple(those[first : first + _SHARDS_PER_MESSAGE]))
         for incarnation, those in found.items()

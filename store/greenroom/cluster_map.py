@@ -5,6 +5,8 @@ one actor take. Configurations name incarnations, never slots, so a restarted ac
 predecessor. `wanted` names slots, because a plan outlives restarts.
 """
 
+from collections.abc import Iterable
+
 import msgspec
 
 SHARDS_MAX = 4096
@@ -130,6 +132,13 @@ class ClusterMap(msgspec.Struct, array_like=True, frozen=True):
     def epochs(self) -> tuple[int, ...]:
         """The epoch of each shard."""
         return tuple(entry.epoch for entry in self.shards)
+
+    def by_primary(self, shards: Iterable[int]) -> dict[bytes, list[int]]:
+        """Return these shards by the incarnation of their primary, which is empty if they have none."""
+        found: dict[bytes, list[int]] = {}
+        for shard in shards:
+            found.setdefault(self.shards[shard].primary, []).append(shard)
+        return found
 
     def continues(self, other: "ClusterMap") -> bool:
         """Whether this map may have come of the other: newer, and no shard of its lineage has gone back.

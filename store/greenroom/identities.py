@@ -46,6 +46,11 @@ class IdentityError(GreenroomError):
     """A certificate does not say who its holder is."""
 
 
+def held_as(namespace: str) -> str:
+    """Return a namespace as keys hold it: `default` is empty there."""
+    return "" if namespace == DEFAULT_NAMESPACE else namespace
+
+
 class Identity(msgspec.Struct, frozen=True):
     """The holder of a certificate: in which cluster, in which role, by which name.
 
@@ -73,7 +78,7 @@ class Identity(msgspec.Struct, frozen=True):
         if self.role != "client":
             return ""
         namespace = self.issued_for or self.name
-        return "" if namespace == DEFAULT_NAMESPACE else namespace
+        return held_as(namespace)
 
 
 class Issuer(msgspec.Struct, frozen=True):

@@ -1,14 +1,13 @@
 """Reads every session of a running cluster, shard by shard, each as it stands at one moment."""
 
 import os
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 import trio
 
 from greenroom import wire
-from greenroom.cluster_map import ActorEntry, ClusterMap
+from greenroom.cluster_map import ActorEntry
 from greenroom.errors import ProtocolError, UnavailableError, UsageError
 from greenroom.framing import messages_decoder
 from greenroom.negotiation import hello
@@ -58,7 +57,7 @@ async def copy_shards(
     limiter = trio.CapacityLimiter(_ACTORS_AT_ONCE)
     with one_for_all():
         async with open_tasks() as tasks:
-            for shards in _by_primary(cluster_map, range(cluster_map.shard_count)).values():
+            for shards in cluster_map.by_primary(range(cluster_map.shard_count)).values():
                 tasks.start_soon(
                     _copy_some, addresses, cluster, shards, take, seconds, limiter, freeze, credentials
                 )
@@ -104,7 +103,7 @@ async def _copy_some(
             reason = ""
             try:
                 cluster_map = await fetch_map(addresses, cluster, credentials=credentials)
-                for incarnation, here in _by_primary(cluster_map, left).items():
+                for incarnation, here in cluster_map.by_primary(left).items():
                     actor = cluster_map.actors.get(incarnation)
                     if actor is None:
                         reason = "it has no primary"
@@ -128,14 +127,6 @@ async def _copy_some(
                 )
             if left:
                 await trio.sleep(_PAUSE_SECONDS)
-
-
-def _by_primary(cluster_map: ClusterMap, shards: Iterable[int]) -> dict[bytes, list[int]]:
-    """Return the shards by the incarnation of their primary, which is empty if they have none."""
-    found: dict[bytes, list[int]] = defaultdict(list)
-    for shard in shards:
-        found[cluster_map.shards[shard].primary].append(shard)
-    return dict(found)
 
 
 async def _copied(connection: FramedConnection, shard: int) -> list[Part]:

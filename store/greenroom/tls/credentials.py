@@ -145,7 +145,6 @@ def load(files: TlsFiles) -> Loaded:
         identity = identity_of(certificate)
     except IdentityError as error:
         raise UsageError(f"{files.option('cert')}: {error}") from None
-    authorities: frozenset[bytes] = frozenset().union(*authorities_in(server).values())
     if files.optional:
         # Whoever shows one is verified all the same.
         server.verify_mode = ssl.CERT_OPTIONAL
@@ -156,7 +155,7 @@ def load(files: TlsFiles) -> Loaded:
         identity=identity,
         serial=serial,
         ends_at=ends_at_of(certificate),
-        trusted=Trusted(authorities, _revoked(files), serial),
+        trusted=_trusted(server, files, serial),
     )
 
 
@@ -168,8 +167,13 @@ def load_bearing(files: BearerFiles) -> Bearing:
         raise UsageError(f"{files.option('token')}: {error}") from None
     client = _context(ssl.PROTOCOL_TLS_CLIENT)
     _trust(client, files)
-    authorities: frozenset[bytes] = frozenset().union(*authorities_in(client).values())
-    return Bearing(client=client, trusted=Trusted(authorities, _revoked(files)), token=token)
+    return Bearing(client=client, trusted=_trusted(client, files), token=token)
+
+
+def _trusted(context: ssl.SSLContext, files: TlsFiles | BearerFiles, shown: int = 0) -> Trusted:
+    """Return whom a context trusts, but for who is revoked; `shown` is the serial number of our own."""
+    authorities: frozenset[bytes] = frozenset().union(*authorities_in(context).values())
+    return Trusted(authorities, _revoked(files), shown)
 
 
 def _check_key(files: TlsFiles) -> None:

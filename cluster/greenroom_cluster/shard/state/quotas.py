@@ -4,7 +4,7 @@ None of this is part of the replicated state: like memory, it decides what is lo
 record does. So nodes may have different quotas for a while, and the one of a shard's primary counts.
 """
 
-from greenroom.identities import DEFAULT_NAMESPACE
+from greenroom.identities import held_as
 from greenroom_cluster.quotas import OTHERS, Quota
 from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.settings import ns
@@ -21,10 +21,7 @@ class Quotas:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._of_cluster = {
-            "" if each.namespace == DEFAULT_NAMESPACE else each.namespace: each
-            for each in context.settings.quotas
-        }
+        self._of_cluster = {held_as(each.namespace): each for each in context.settings.quotas}
         self._parts: dict[str, Quota] = {}
         self._refused: dict[str, int] = {}
 
