@@ -5,11 +5,9 @@ from contextlib import ExitStack
 from benchmarks.clients import ClientProcess
 from benchmarks.durable.figures import FSYNC, INTERVAL, NONE, REDIS
 from benchmarks.durable.stage import REDIS_WAIT_CLIENT, SIZE, Stage
-from benchmarks.orders import Measure, WorkName
-from benchmarks.results import Reading
-from benchmarks.work.throughput import turned, without_distribution
+from benchmarks.work.throughput import Cell, in_turns
 
-_CELLS: tuple[tuple[WorkName, int, tuple[str, ...]], ...] = (
+_CELLS: tuple[Cell, ...] = (
     ("update", 64, (NONE, INTERVAL, FSYNC, REDIS)),
     ("update", 1, (FSYNC, REDIS)),
     ("get", 64, (NONE, FSYNC)),
@@ -31,14 +29,11 @@ def run(stage: Stage) -> None:
             redis.fill(scale.written)
             redis.choose(scale.written)
             clients[REDIS] = redis.client
-        for turn in range(scale.rounds):
-            stage.say(f"writes: round {turn + 1} of {scale.rounds}")
-            for work, callers, names in _CELLS:
-                for name in turned([name for name in names if name in clients], turn):
-                    order = Measure(work=work, callers=callers, seconds=scale.seconds)
-                    sample = without_distribution(clients[name].measure(order))
-                    stage.results.writes.append(
-                        Reading(
-                            round=turn, contender=name, work=work, size=SIZE, callers=callers, sample=sample
-                        )
-                    )
+        stage.results.writes += in_turns(
+            clients,
+            _CELLS,
+            rounds=scale.rounds,
+            seconds=scale.seconds,
+            size=SIZE,
+            say=lambda text: stage.say(f"writes: {text}"),
+        )

@@ -18,19 +18,20 @@ from rich.console import Console
 from benchmarks import machine
 from benchmarks.clients import ClientProcess, ContenderError
 from benchmarks.contenders.catalogue import Contender
-from benchmarks.orders import Choose, Fill, Measure, WorkName
+from benchmarks.orders import Choose, Fill
 from benchmarks.processes import MissingError, Server
 from benchmarks.report import rich_table
-from benchmarks.results import BUSY, Reading, Run
+from benchmarks.results import BUSY, Run
 from benchmarks.servers.cluster import ClusterServer
 from benchmarks.servers.redis import RedisServer
 from benchmarks.tls import idle
 from benchmarks.tls.figures import PLAIN, REDIS_PLAIN, REDIS_TLS, TLS, Results, page, tables_of, verdicts_of
-from benchmarks.work.throughput import turned, without_distribution
+from benchmarks.work.throughput import Cell, in_turns
 
 DOCUMENTS = Path("docs/benchmarks")
 _SIZE, _SESSIONS = 300, 10_000
-_CELLS: tuple[tuple[WorkName, int], ...] = (("get", 64), ("update", 64), ("get", 1), ("update", 1))
+_ALL = (PLAIN, TLS, REDIS_PLAIN, REDIS_TLS)
+_CELLS: tuple[Cell, ...] = (("get", 64, _ALL), ("update", 64, _ALL), ("get", 1, _ALL), ("update", 1, _ALL))
 _NODES = 2
 _OURS = Contender("greenroom:ClusterClient", "cluster")
 _REDIS = Contender("redis_py:RedisWaitClient", "redis_replicated")
@@ -67,8 +68,14 @@ class Measuring:
         with ExitStack() as stack:
             plain, tls = (stack.enter_context(ClusterServer(_NODES, tls=tls)) for tls in (False, True))
             with ExitStack() as clients:
-                parties = self._clients(clients, {PLAIN: plain, TLS: tls})
-                self._speed(parties)
+                self.results.speed += in_turns(
+                    self._clients(clients, {PLAIN: plain, TLS: tls}),
+                    _CELLS,
+                    rounds=self._scale.rounds,
+                    seconds=self._scale.seconds,
+                    size=_SIZE,
+                    say=lambda text: self._say(f"speed: {text}"),
+                )
             for name, server in ((PLAIN, plain), (TLS, tls)):
                 self._say(f"idle connections: {name}")
                 # One connection to each node and one to each node's actor.
@@ -107,19 +114,6 @@ class Measuring:
             yield client
         finally:
             client.close()
-
-    def _speed(self, clients: dict[str, ClientProcess]) -> None:
-        for turn in range(self._scale.rounds):
-            self._say(f"speed: round {turn + 1} of {self._scale.rounds}")
-            for work, callers in _CELLS:
-                for name in turned(list(clients), turn):
-                    order = Measure(work=work, callers=callers, seconds=self._scale.seconds)
-                    sample = without_distribution(clients[name].measure(order))
-                    self.results.speed.append(
-                        Reading(
-                            round=turn, contender=name, work=work, size=_SIZE, callers=callers, sample=sample
-                        )
-                    )
 
     def _say(self, text: str) -> None:
         self._console.print(text, highlight=False)

@@ -4,12 +4,13 @@ For each size all contenders run at the same time; they take turns, cell by cell
 whatever else the machine does falls on all of them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import TypeAlias
 
 import msgspec
 
-from benchmarks.clients import ContenderError
+from benchmarks.clients import ClientProcess, ContenderError
 from benchmarks.orders import Measure, WorkName
 from benchmarks.results import Reading
 from benchmarks.samples import Sample
@@ -68,6 +69,31 @@ def _round(stage: Stage, turn: int, parts: dict[str, Part], size: int, works: It
                         callers=callers,
                         sample=sample if kept else without_distribution(sample),
                     )
+                )
+
+
+Cell: TypeAlias = tuple[WorkName, int, Sequence[str]]
+"""What is measured in turns: a work, its number of callers, and the contenders."""
+
+
+def in_turns(
+    clients: Mapping[str, ClientProcess],
+    cells: Sequence[Cell],
+    *,
+    rounds: int,
+    seconds: float,
+    size: int,
+    say: Callable[[str], None],
+) -> Iterator[Reading]:
+    """Have those contenders that are there take turns at every cell, round by round."""
+    for turn in range(rounds):
+        say(f"round {turn + 1} of {rounds}")
+        for work, callers, names in cells:
+            for name in turned([name for name in names if name in clients], turn):
+                order = Measure(work=work, callers=callers, seconds=seconds)
+                sample = without_distribution(clients[name].measure(order))
+                yield Reading(
+                    round=turn, contender=name, work=work, size=size, callers=callers, sample=sample
                 )
 
 
