@@ -157,7 +157,9 @@ class EtcdClient:
         try:
             return await self._ask_once(path, body, kind)
         except SignedOutError as error:
-            raise EtcdRefusedError(f"etcd does not take the token of user {self._user!r}: {error}") from None
+            raise EtcdRefusedError(
+                f"etcd does not take the token of user {self._settings.user!r}: {error}"
+            ) from None
 
     async def _ask_once(self, path: str, body: bytes, kind: type[Reply]) -> Reply:
         for _ in range(len(self._members)):
@@ -235,16 +237,12 @@ class EtcdClient:
             raise EtcdRefusedError(f"{url} is etcd {version}: 3.4 or later is needed")
         self._known.add(url)
 
-    @property
-    def _user(self) -> str:
-        return self._settings.user
-
     async def _sign_in(self) -> None:
         """Get a token for the user."""
         self._token = ""
-        if not self._user:
+        if not self._settings.user:
             raise EtcdRefusedError("etcd demands a user: give --etcd-user and --etcd-password-file")
-        body = msgspec.json.encode({"name": self._user, "password": self._settings.password})
+        body = msgspec.json.encode({"name": self._settings.user, "password": self._settings.password})
         self._token = (await self._ask_once("/v3/auth/authenticate", body, SignedIn)).token
 
 
