@@ -97,6 +97,16 @@ def starting_map(
     return begin_lineage(newest) if options.new_lineage else newest
 
 
+def begun(stored: ClusterMap | None, options: ClusterOptions, identity: bytes) -> ClusterMap:
+    """Return the map with which a run goes on from what is stored; `stored` itself if nothing changes.
+
+    Raises UsageError as `starting_map` does. What is of a first run only was done in its predecessor.
+    """
+    options = msgspec.structs.replace(options, new_lineage=False, adopt_directories=False)
+    first = starting_map(stored, options, identity=identity)
+    return with_patience(identified(first), options.recover_alone_seconds)
+
+
 def _merged(known: Sequence[ClusterMap]) -> ClusterMap:
     """Return the map of the latest lineage, each shard as in the map that knows its latest epoch.
 

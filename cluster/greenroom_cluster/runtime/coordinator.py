@@ -258,11 +258,11 @@ async def _run_on_etcd(
     from greenroom_cluster.runtime.etcd_store import open_candidate
 
     address = join_address(settings.advertise_host or settings.host, settings.port)
-    async with open_candidate(options, settings.options.cluster, address) as candidate:
+    async with open_candidate(options, settings.options, address) as candidate:
         _log.info("coordinator_stands_by", address=address, store=options.store)
         started(address)
         while True:
-            async with candidate.leading(settings.options) as kept:
+            async with candidate.leading() as kept:
                 server = CoordinatorServer(settings, kept)
                 _log.info("coordinator_leads", address=address, version=kept.map.version)
                 await server.run()

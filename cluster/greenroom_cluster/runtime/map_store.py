@@ -6,18 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-import msgspec
 import trio
 
 from greenroom.cluster_map import CLUSTER_IDENTITY_BYTES, ClusterMap
 from greenroom_cluster.coordination.adoption import Adoption
-from greenroom_cluster.coordination.genesis import (
-    ClusterOptions,
-    blank_map,
-    identified,
-    starting_map,
-    with_patience,
-)
+from greenroom_cluster.coordination.genesis import ClusterOptions, begun, blank_map
 from greenroom_cluster.coordination.storage import MapStorage
 from greenroom_cluster.runtime.clocks import now_ns
 
@@ -100,17 +93,9 @@ def _begin(storage: MapStorage, options: ClusterOptions) -> tuple[ClusterMap, Ad
     if options.adopt_directories and (stored is None or not any(stored.epochs)):
         storage.vouch()
         return blank_map(options), Adoption(options, now_ns())
-    first = begun(stored, options)
+    first = begun(stored, options, os.urandom(CLUSTER_IDENTITY_BYTES))
     if stored is None:
         storage.vouch()
     if first is not stored:
         storage.save(first)
     return first, None
-
-
-def begun(stored: ClusterMap | None, options: ClusterOptions) -> ClusterMap:
-    """Return the map with which a run goes on from what is stored; `stored` itself if nothing changes."""
-    # Left of the run before, in this process's predecessor.
-    options = msgspec.structs.replace(options, new_lineage=False, adopt_directories=False)
-    first = starting_map(stored, options, identity=os.urandom(CLUSTER_IDENTITY_BYTES))
-    return with_patience(identified(first), options.recover_alone_seconds)

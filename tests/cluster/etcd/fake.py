@@ -20,6 +20,10 @@ Fault = Literal["applied, no answer", "no answer", "unavailable", "lessor moved"
 _DENIED = {"error": "etcdserver: invalid auth token", "message": "etcdserver: invalid auth token", "code": 16}
 
 
+class LeaseGone(Exception):  # noqa: N818  it is an answer
+    """A key is to go with a lease that is over."""
+
+
 class Store:
     """Keys with their revisions, leases that end by the clock of `now`, and a token of one user."""
 
@@ -46,8 +50,12 @@ class Store:
         return {"header": self.header(), **({"kvs": found, "count": str(len(found))} if found else {})}
 
     def txn(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Raises LeaseGone if a key is to go with a lease that is over."""
         held = all(self._holds(each) for each in body.get("compare", []))
         operations = body.get("success" if held else "failure", [])
+        leases = [int(each["request_put"].get("lease", 0)) for each in operations if "request_put" in each]
+        if any(lease and lease not in self.leases for lease in leases):
+            raise LeaseGone
         if any("request_range" not in each for each in operations):
             self.revision += 1
         responses = [self._done(each) for each in operations]
@@ -202,7 +210,10 @@ class Gateway(httpx.AsyncBaseTransport):
             case "/v3/kv/range":
                 return httpx.Response(200, json=self.store.range(body))
             case "/v3/kv/txn":
-                return httpx.Response(200, json=self.store.txn(body))
+                try:
+                    return httpx.Response(200, json=self.store.txn(body))
+                except LeaseGone:
+                    return _failed(5, "etcdserver: requested lease not found", 404)
             case "/v3/lease/grant":
                 return httpx.Response(200, json=self.store.grant(body))
             case "/v3/lease/keepalive":

@@ -13,6 +13,7 @@ from greenroom_cluster.coordination.etcd.gateway import (
     Delete,
     EtcdAwayError,
     EtcdRefusedError,
+    LeaseOverError,
     Put,
     Range,
     Watched,
@@ -78,6 +79,8 @@ async def test_a_lease_that_is_over_has_no_time_left() -> None:
         assert (await etcd.keep_alive(lease.id)).ttl_seconds == 0
         assert (await etcd.range(Range(LEADER))).kvs == ()
         await etcd.revoke(lease.id)  # is fine
+        with pytest.raises(LeaseOverError):
+            await etcd.transact([], [Put(LEADER, b"c1", lease.id)])
 
 
 @pytest.mark.parametrize("fault", ["no answer", "unavailable", "lessor moved", "empty reply", "cut off"])

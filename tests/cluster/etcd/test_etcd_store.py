@@ -1,10 +1,15 @@
 """A coordinator's part in etcd, driven: it acts when something has happened or is due, and rests else."""
 
+import base64
+import json
 from collections.abc import Callable
 
+import httpx
+import msgspec
 import pytest
 import trio
 
+from greenroom_cluster.coordination.etcd.candidacy import Candidacy
 from greenroom_cluster.coordination.etcd.client import EtcdClient
 from greenroom_cluster.coordination.etcd.leadership import Leadership
 from greenroom_cluster.coordination.etcd.settings import EtcdSettings
@@ -14,6 +19,43 @@ from greenroom_cluster.runtime.etcd_store import Candidate
 from tests.cluster.etcd.fake import Gateway, Store
 
 pytestmark = pytest.mark.trio
+
+
+SETTINGS = EtcdSettings(urls=("http://one:2379",), prefix="/greenroom/test")
+
+
+def candidacy() -> Candidacy:
+    leadership = Leadership(SETTINGS.prefix, "c1", now_ns())
+    return Candidacy(leadership, ClusterOptions("test", 4, 2), bytes(16))
+
+
+class Deaf(Gateway):
+    """Members that do not answer, nor do, what writes a map."""
+
+    deaf = True
+    tried = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self.deaf and request.url.path == "/v3/kv/txn":
+            operations = json.loads(await request.aread())["success"]
+            keys = [each["request_put"]["key"] for each in operations if "request_put" in each]
+            if any(base64.b64decode(key).endswith(b"/map/meta") for key in keys):
+                self.tried += 1
+                raise httpx.ReadTimeout("", request=request)
+        return await super().handle_async_request(request)
+
+
+class Hasty(Gateway):
+    """Members whose first lease is over before it can be used."""
+
+    hasty = True
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        answer = await super().handle_async_request(request)
+        if self.hasty and request.url.path == "/v3/lease/grant":
+            self.hasty = False
+            self.store.revoke({"ID": max(self.store.leases)})
+        return answer
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -32,11 +74,10 @@ async def test_a_leader_rests_between_renewals(monkeypatch: pytest.MonkeyPatch) 
         return original(self, *arguments)  # type: ignore[arg-type]  # passed on as they are
 
     monkeypatch.setattr(Leadership, "step", step)
-    settings = EtcdSettings(urls=("http://one:2379",), prefix="/greenroom/test")
-    async with EtcdClient(settings, transport=gateway) as client, trio.open_nursery() as nursery:
-        candidate = Candidate(client, Leadership(settings.prefix, "c1", now_ns()))
+    async with EtcdClient(SETTINGS, transport=gateway) as client, trio.open_nursery() as nursery:
+        candidate = Candidate(client, candidacy())
         nursery.start_soon(candidate.run)
-        async with candidate.leading(ClusterOptions("test", 4, 2)) as kept:
+        async with candidate.leading() as kept:
             assert kept.map.version == 1
             begun, asked = steps, [path for _, path in gateway.asked]
             renewals = asked.count("/v3/lease/keepalive")
@@ -44,3 +85,64 @@ async def test_a_leader_rests_between_renewals(monkeypatch: pytest.MonkeyPatch) 
             assert steps - begun < 20
         candidate.stop()
     assert ("one:2379", "/v3/lease/revoke") in gateway.asked
+
+
+async def test_who_resigns_before_its_first_map_is_kept_leads_later() -> None:
+    gateway = Deaf(Store(trio.current_time))
+    async with EtcdClient(SETTINGS, transport=gateway) as client, trio.open_nursery() as nursery:
+        candidate = Candidate(client, candidacy())
+        nursery.start_soon(candidate.run)
+        led = trio.Event()
+
+        async def lead() -> None:
+            async with candidate.leading() as kept:
+                assert kept.map.version == 1
+                led.set()
+                await trio.sleep_forever()
+
+        nursery.start_soon(lead)
+        await until(lambda: gateway.tried > 0)
+        for lease in list(gateway.store.leases):
+            gateway.store.revoke({"ID": lease})
+        await until(lambda: len(gateway.store.leases) > 0)
+        gateway.deaf = False
+        with trio.fail_after(30):
+            await led.wait()
+        nursery.cancel_scope.cancel()
+        candidate.stop()
+
+
+async def test_a_lease_that_is_over_before_its_use_is_followed_by_another() -> None:
+    gateway = Hasty(Store(trio.current_time))
+    async with EtcdClient(SETTINGS, transport=gateway) as client, trio.open_nursery() as nursery:
+        candidate = Candidate(client, candidacy())
+        nursery.start_soon(candidate.run)
+        with trio.fail_after(30):
+            async with candidate.leading() as kept:
+                assert kept.map.version == 1
+        candidate.stop()
+    assert not gateway.hasty
+
+
+async def test_who_ends_while_a_map_is_being_kept_keeps_its_marks_as_well() -> None:
+    gateway = Deaf(Store(trio.current_time))
+    gateway.deaf = False
+    async with EtcdClient(SETTINGS, transport=gateway) as client, trio.open_nursery() as nursery:
+        candidate = Candidate(client, candidacy())
+        nursery.start_soon(candidate.run)
+        async with candidate.leading() as kept:
+            later = msgspec.structs.replace(kept.map, version=2)
+            gateway.deaf, tried = True, gateway.tried
+            with trio.CancelScope() as scope:
+                nursery.start_soon(cancel_when, scope, lambda: gateway.tried > tried)
+                await kept.store.save(later, vouched=True)
+            gateway.deaf = False
+            with trio.fail_after(30):
+                await kept.store.save_marks({b"d": 7})
+        candidate.stop()
+    assert b"/greenroom/test/marks" in gateway.store.keys
+
+
+async def cancel_when(scope: trio.CancelScope, condition: Callable[[], bool]) -> None:
+    await until(condition)
+    scope.cancel()

@@ -12,6 +12,7 @@ from greenroom_cluster.coordination.etcd.gateway import (
     Compare,
     EtcdAwayError,
     EtcdRefusedError,
+    LeaseOverError,
     Put,
     Range,
     Watched,
@@ -52,6 +53,8 @@ async def test_one_of_two_gets_the_key_and_its_end_frees_it(members: Members) ->
         await etcd.revoke(lease.id)
         assert (await etcd.keep_alive(lease.id)).ttl_seconds == 0
         await etcd.revoke(lease.id)  # is fine
+        with pytest.raises(LeaseOverError):
+            await etcd.transact(never, [Put(LEADER, b"c1", lease.id)])
         assert (await etcd.transact(never, [Put(LEADER, b"c2")])).succeeded
 
 

@@ -86,7 +86,8 @@ class EtcdClient:
     ) -> Transacted:
         """Do all of `success` if all compares hold, else all of `failure`.
 
-        After EtcdAwayError it may have been done. Raises ValueError if it is too much for one transaction.
+        After EtcdAwayError it may have been done. Raises LeaseOverError if a key is to go with a lease that
+        is over, ValueError if it is too much for one transaction.
         """
         body = gateway.transaction_body(compares, success, failure)
         return await self._ask("/v3/kv/txn", body, Transacted)

@@ -22,6 +22,7 @@ UNAUTHENTICATED = 16
 _UNAVAILABLE = frozenset({1, 4, 8, 10, 13, 14})
 """Canceled, deadline exceeded, exhausted, aborted, internal, unavailable: another member may do better."""
 _LESSOR_MOVED = "not primary lessor"
+_LEASE_OVER = "requested lease not found"
 _NOT_SIGNED_IN = ("invalid auth token", "user name is empty", "revision of auth store is old")
 
 Reply = TypeVar("Reply")
@@ -33,6 +34,10 @@ class EtcdAwayError(GreenroomError):
 
 class EtcdRefusedError(GreenroomError):
     """Etcd does not do this, however often it is asked; the text says what to change."""
+
+
+class LeaseOverError(EtcdRefusedError):
+    """The lease that a request names is over."""
 
 
 class SignedOutError(GreenroomError):
@@ -262,7 +267,7 @@ def raise_failure(body: bytes, status: int) -> None:
     """Raise what a reply with an HTTP status of failure stands for.
 
     EtcdAwayError: another member, or a later time, may do better. SignedOutError: sign in again.
-    EtcdRefusedError: neither helps.
+    LeaseOverError: ask for another lease. EtcdRefusedError: none of that helps.
     """
     try:
         failure = msgspec.json.decode(body, type=_Failure, strict=False)
@@ -277,4 +282,6 @@ def _raise(failure: _Failure) -> None:
         raise SignedOutError(text)
     if code in _UNAVAILABLE or _LESSOR_MOVED in text:
         raise EtcdAwayError(text)
+    if _LEASE_OVER in text:
+        raise LeaseOverError(text)
     raise EtcdRefusedError(text)

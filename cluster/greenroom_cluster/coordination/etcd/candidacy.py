@@ -1,0 +1,133 @@
+"""One coordinator among several: when it serves, with which map it begins, and what it keeps meanwhile. Pure.
+
+`Leadership` says who leads, and writes one thing at a time. Here its terms become those of a server: a term
+begins once the map to begin with is in etcd, what is to be kept is kept in the order in which that is asked,
+and nothing that a former term wants is kept any more. Process and simulation are shells around this.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import msgspec
+
+from greenroom.cluster_map import ClusterMap
+from greenroom_cluster.coordination.etcd import leadership as ls
+from greenroom_cluster.coordination.etcd.leadership import Leadership, LeadershipEffect, LeadershipInput
+from greenroom_cluster.coordination.genesis import ClusterOptions, begun
+
+
+class Begin(msgspec.Struct, frozen=True):
+    """Serve, from this map and these marks on. `term` is the number of this time."""
+
+    term: int
+    map: ClusterMap
+    marks: dict[bytes, int]
+
+
+class Cease(msgspec.Struct, frozen=True):
+    """Serve no longer, and reply to nothing that is undecided. If `Begin` has not come, nothing changes."""
+
+    reason: str
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """What was to be kept under this number is in etcd for good."""
+
+    number: int
+
+
+Request: TypeAlias = ls.Grant | ls.Renew | ls.Transact | ls.Revoke
+CandidacyEffect: TypeAlias = Request | Begin | Cease | Kept
+
+
+class Candidacy:
+    """The part of one coordinator with these options; `identity` is that of a cluster which it creates.
+
+    Call `step` when something has happened and at `next_deadline()`. It raises UsageError if the options
+    differ from the cluster in etcd, LayoutError if none that this release can read is there.
+    """
+
+    def __init__(self, leadership: Leadership, options: ClusterOptions, identity: bytes) -> None:
+        self._leadership = leadership
+        self._options = options
+        self._identity = identity
+        self._term = 0
+        self._serves = False
+        self._beginning: Begin | None = None
+        self._waiting: deque[tuple[int, ClusterMap | Mapping[bytes, int]]] = deque()
+
+    @property
+    def leader_key(self) -> bytes:
+        """The key to watch: what it holds is who leads."""
+        return self._leadership.leader_key
+
+    def next_deadline(self) -> int:
+        """Return when `step` is due even if nothing happens, in nanoseconds of its clock."""
+        return self._leadership.next_deadline()
+
+    def serves(self, term: int) -> bool:
+        """Whether that term goes on."""
+        return self._serves and term == self._term
+
+    def step(self, now_ns: int, happened: LeadershipInput | None = None) -> list[CandidacyEffect]:
+        """Take in what has happened, if anything, and do what is due."""
+        return self._follow(now_ns, self._leadership.step(now_ns, happened))
+
+    def keep(
+        self, now_ns: int, term: int, number: int, what: ClusterMap | Mapping[bytes, int]
+    ) -> list[CandidacyEffect]:
+        """Keep a map, or the marks of directories; `Kept` follows, unless the term is over before."""
+        if not self.serves(term):
+            return []
+        self._waiting.append((number, what))
+        return self._write(now_ns) if len(self._waiting) == 1 else []
+
+    def end(self, now_ns: int) -> list[ls.Revoke]:
+        """Take part no longer: whoever stands by need not wait for the end of a lease."""
+        self._cease()
+        return self._leadership.end(now_ns)
+
+    def _follow(self, now_ns: int, effects: list[LeadershipEffect]) -> list[CandidacyEffect]:
+        followed: list[CandidacyEffect] = []
+        for effect in effects:
+            match effect:
+                case ls.Lead():
+                    followed += self._lead(now_ns, effect)
+                case ls.Saved():
+                    followed += self._saved(now_ns)
+                case ls.Resign(reason=reason):
+                    self._cease()
+                    followed.append(Cease(reason))
+                case _:
+                    followed.append(effect)
+        return followed
+
+    def _lead(self, now_ns: int, lead: ls.Lead) -> list[CandidacyEffect]:
+        first = begun(lead.map, self._options, self._identity)
+        self._beginning = Begin(self._term + 1, first, lead.marks)
+        if first is lead.map:
+            return self._begin(self._beginning)
+        return self._follow(now_ns, self._leadership.save(now_ns, first))
+
+    def _begin(self, beginning: Begin) -> list[CandidacyEffect]:
+        self._beginning, self._term, self._serves = None, beginning.term, True
+        return [beginning]
+
+    def _saved(self, now_ns: int) -> list[CandidacyEffect]:
+        if self._beginning is not None:
+            return self._begin(self._beginning)
+        number, _ = self._waiting.popleft()
+        return [Kept(number), *self._write(now_ns)]
+
+    def _write(self, now_ns: int) -> list[CandidacyEffect]:
+        if not self._waiting:
+            return []
+        _, what = self._waiting[0]
+        if isinstance(what, ClusterMap):
+            return self._follow(now_ns, self._leadership.save(now_ns, what))
+        return self._follow(now_ns, self._leadership.save_marks(now_ns, what))
+
+    def _cease(self) -> None:
+        self._serves, self._beginning = False, None
+        self._waiting.clear()
