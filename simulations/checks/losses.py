@@ -12,6 +12,7 @@ such, or not waited for beside such a one; and what came within one interval, if
 answered.
 """
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from greenroom.cluster_map import ActorEntry, ClusterMap, ShardEntry
@@ -68,6 +69,11 @@ class LossOracle:
         named = tuple((disk.directory.identity, mark) for disk, mark in disks if disk is not None)
         seconds = self._stage.plan.marks_seconds + _SLACK_SECONDS
         self._stage.timeline.after(int(seconds * SECOND), self._count, coordinator, named, self._lost)
+
+    def kept(self, marks: Mapping[bytes, int]) -> None:
+        """See marks that coordinators on etcd have kept: from then on they count."""
+        for directory, mark in marks.items():
+            self._heard[directory] = max(mark, self._heard.get(directory, 0))
 
     def forget_told(self) -> None:
         """Have marks count no more that an older copy of the coordinator's directory lacks."""

@@ -11,6 +11,7 @@ The oracles know more than any process: they see every log, every clock, and who
                  primary has
     durable      whoever becomes primary has everything that was committed in earlier epochs
     synced       with fsync, a record is committed only once it is on the disk of every member
+    leader       only who holds the key of the leader in etcd writes a map, see `leaders`; so does `line`
     lost         what was on a disk comes back, see `losses`; so do `undone` and `stale`
     once         each request of a client is applied once
     death        only who is dead is called dead, and a shard starts empty only when all its members are
@@ -52,6 +53,7 @@ from greenroom_cluster.shard.state import copy as copy_module
 from greenroom_cluster.shard.state.log import Log
 from greenroom_cluster.shard.state.records import Command, EncodedRecord, Record
 from greenroom_cluster.suspect_records import InHand
+from simulations.checks.leaders import LeaderOracle
 from simulations.checks.losses import LossOracle
 from simulations.checks.memory import MemoryOracle
 from simulations.checks.quotas import QuotaOracle
@@ -150,6 +152,8 @@ class Oracles:
         self._quota = None if part is None else QuotaOracle(stage, part)
         self._losses = LossOracle(stage)
         self._synced = SyncOracle(stage)
+        if stage.etcd is not None:
+            stage.etcd.judge = LeaderOracle(stage, stage.etcd.store, self._losses)
 
     def count(self, role: str, kind: str) -> None:
         """Count a message of that kind that reached somebody in that role."""
@@ -409,6 +413,10 @@ class Oracles:
     def marks_lost(self) -> None:
         """Hear that an older copy of what the coordinator kept is in its place."""
         self._losses.forget_told()
+
+    def coordinator_failed(self, coordinator: Process, error: Exception) -> None:
+        """Report that what decides in a coordinator has raised."""
+        self.stage.violate("core", f"{coordinator.name}: {type(error).__name__}: {error}")
 
     def persisted(self, before: ClusterMap, after: ClusterMap) -> None:
         """Judge a map that went to disk."""

@@ -88,6 +88,10 @@ def _add_profile(parser: argparse.ArgumentParser) -> None:
         help="all nodes keep their shards on disk, and disks and power fail",
     )  # fmt: skip
     either.add_argument(
+        "--etcd", dest="profile", action="store_const", const="etcd",
+        help="all clusters have several coordinators on etcd; every third one has without",
+    )  # fmt: skip
+    either.add_argument(
         "--mixed", dest="profile", action="store_const", const="mixed", help="some nodes keep nothing on disk"
     )
 

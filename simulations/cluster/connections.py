@@ -330,7 +330,6 @@ class Dialed:
         decoder: "msgspec.msgpack.Decoder[Any]",
         tag: str,
     ) -> None:
-        self.address = address
         self.agreement = negotiation.Agreement(wire.PROTOCOL_VERSION)
         self.on_up: Callable[[], object] = _nothing
         self.on_messages: Callable[[list[Any]], bool] = _keep
@@ -349,6 +348,11 @@ class Dialed:
         self._attempt: Attempt | None = None
         self._opening: End | None = None
         self._armed = NEVER_NS
+
+    @property
+    def address(self) -> str:
+        """The address that is connected to, or tried next."""
+        return self._redial.address
 
     def start(self) -> None:
         """Begin to connect."""

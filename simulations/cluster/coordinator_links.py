@@ -24,8 +24,6 @@ from greenroom_cluster.links.coordinator_session import (
 from simulations.cluster.connections import Codec, Dialed, hello
 from simulations.kernel.processes import Process
 
-COORDINATOR_ADDRESS = "coordinator:1"
-
 _decoder = messages_decoder(CoordinatorReply)
 
 
@@ -48,9 +46,8 @@ class CoordinatorLink:
         self._process = process
         self._calls = 0
         self._answered: dict[int, Callable[[Accepted | Rejected | None], None]] = {}
-        self._dialed = Dialed(
-            process, codec, COORDINATOR_ADDRESS, hello(role, sender), _decoder, "coordination"
-        )
+        addresses = process.network.coordinators
+        self._dialed = Dialed(process, codec, addresses, hello(role, sender), _decoder, "coordination")
         self._dialed.on_up = lambda: self._step(session.Connected())
         self._dialed.on_messages = lambda messages: self._step(session.Received(messages))
         self._dialed.on_down = lambda: self._step(session.Lost())

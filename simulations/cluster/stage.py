@@ -18,7 +18,7 @@ from greenroom.errors import UsageError
 from greenroom.framing import encode_frames
 from greenroom.identities import DEFAULT_NAMESPACE
 from greenroom_cluster.coordination.coordinator import CoordinatorSettings
-from greenroom_cluster.coordination.genesis import first_map, with_patience
+from greenroom_cluster.coordination.genesis import ClusterOptions, first_map, with_patience
 from greenroom_cluster.disk.batches import DamagedError
 from greenroom_cluster.disk.entries import decode_entries
 from greenroom_cluster.disk.replay import Replay
@@ -30,12 +30,15 @@ from greenroom_cluster.shard.settings import HostSettings
 from greenroom_cluster.shard.state.clock import BELIEVED_AHEAD_US
 from greenroom_cluster.suspect_records import InHand
 from simulations.cluster.actors import ActorProcess, StepWatcher
+from simulations.cluster.candidates import CandidateProcess
 from simulations.cluster.clients import ClientProcess
 from simulations.cluster.connections import CLUSTER, Codec, holder
-from simulations.cluster.coordination import CoordinatorProcess, Disk, MapWatcher
+from simulations.cluster.coordination import CoordinatorProcess, Disk
 from simulations.cluster.directories import Directories
+from simulations.cluster.etcd import Etcd
 from simulations.cluster.marks import ActorMark
 from simulations.cluster.recording import Recording
+from simulations.cluster.serving import MapWatcher
 from simulations.cluster.supervisors import SupervisorProcess
 from simulations.cluster.tokens import TokenBook
 from simulations.kernel.directory import Directory, FailedError, InUseError
@@ -74,6 +77,11 @@ class Observer(StepWatcher, MapWatcher, Protocol):
         """Hear that a client has given up its cluster for another."""
 
 
+def coordinator_machine(number: int) -> str:
+    """Return the machine on which a coordinator runs."""
+    return f"coordinator{number or ''}"
+
+
 def _clock_slack_ns(plan: Plan) -> int:
     """Return by how much shard time may run ahead of true time in this plan."""
     ahead = 0.2 + max((0, *plan.walls_ms)) / 1e3
@@ -100,7 +108,6 @@ class Stage:
 
     _observer: Observer
     _touched: Callable[[ActorProcess, InHand], None]
-    coordinator: CoordinatorProcess
 
     def __init__(self, plan: Plan, *, tracing: bool = False) -> None:
         self.plan = plan
@@ -142,6 +149,11 @@ class Stage:
         first = first_map(CLUSTER, plan.shards, plan.replicas, IDENTITY)
         self.disk = Disk(with_patience(first, plan.recover_alone_seconds))
         self.disk.write_ns = int(plan.disk_ms * 1e6)
+        self.coordinators: list[CoordinatorProcess | CandidateProcess] = []
+        self.etcd = self._make_etcd() if plan.coordinators else None
+        self.network.coordinators = ",".join(
+            f"{coordinator_machine(number)}:1" for number in range(max(1, plan.coordinators))
+        )
         self.directories = Directories(plan)
         self.actors: dict[bytes, ActorProcess] = {}
         self.supervisors: dict[str, SupervisorProcess] = {}
@@ -149,6 +161,14 @@ class Stage:
         self.generations = 0
         if plan.tokens:
             self._issue_tokens()
+
+    def _make_etcd(self) -> Etcd:
+        plan, network = self.plan, self.network
+        for number, rate in zip(range(plan.coordinators), plan.coordinator_rates, strict=False):
+            network.machine(coordinator_machine(number), rate)
+        etcd = Etcd(network, Random(f"{plan.seed}/members"), plan.etcd_rates)
+        etcd.commit_ns = self.disk.write_ns
+        return etcd
 
     def _issue_tokens(self) -> None:
         """Give every second client a token; a thief has copied these."""
@@ -163,8 +183,7 @@ class Stage:
         """Start all processes. `touched` is called with each record that an actor is about to apply."""
         self._observer = observer
         self._touched = touched
-        self.network.machine("coordinator")
-        self.coordinator = self.start_coordinator()
+        self.start_coordinators()
         for number in range(self.plan.nodes):
             self.start_node(f"n{number}")
         for number in range(self.plan.clients):
@@ -172,19 +191,41 @@ class Stage:
 
     # --- making processes --------------------------------------------------------------------------------
 
-    def start_coordinator(self) -> CoordinatorProcess:
-        """Start the coordinator from what is on disk."""
+    @property
+    def coordinator(self) -> CoordinatorProcess | CandidateProcess:
+        """The coordinator; of several, who serves, else the first that runs."""
+        leading = [each for each in self.coordinators if isinstance(each, CandidateProcess) and each.serves]
+        running = [each for each in self.coordinators if each.alive]
+        return [*leading, *running, *self.coordinators][0]
+
+    def start_coordinators(self) -> None:
+        """Start each coordinator that does not run, from what is on disk or in etcd."""
+        for number in range(max(1, self.plan.coordinators)):
+            if number >= len(self.coordinators) or not self.coordinators[number].alive:
+                self.start_coordinator(number)
+
+    def start_coordinator(self, number: int = 0) -> None:
+        """Start one coordinator, in the place of a former run."""
         self.generations += 1
-        process = CoordinatorProcess(
-            self.network,
-            self.network.machine("coordinator"),
-            Random(f"{self.plan.seed}/coordinator/{self.generations}"),
-            self.disk,
-            CoordinatorSettings(marks_seconds=self.plan.marks_seconds),
-        )
-        self.coordinator = process
+        machine = self.network.machine(coordinator_machine(number))
+        random = Random(f"{self.plan.seed}/{machine.name}/{self.generations}")
+        settings = CoordinatorSettings(marks_seconds=self.plan.marks_seconds)
+        process: CoordinatorProcess | CandidateProcess
+        if self.etcd is None:
+            process = CoordinatorProcess(self.network, machine, random, self.disk, settings)
+        else:
+            plan = self.plan
+            alone = plan.recover_alone_seconds
+            options = ClusterOptions(CLUSTER, plan.shards, plan.replicas, recover_alone_seconds=alone)
+            addresses = self.etcd.addresses
+            process = CandidateProcess(self.network, machine, random, addresses, options, settings)
+        self.coordinators[number : number + 1] = [process]
         process.run(self.codec, self._observer, self.random.randbytes(16))
-        return process
+
+    def kept(self, cluster_map: ClusterMap) -> None:
+        """Note a map that is in etcd."""
+        self._observer.persisted(self.disk.map, cluster_map)
+        self.disk.map = cluster_map
 
     def start_node(self, name: str) -> SupervisorProcess:
         """Start a node's supervisor, on a machine of the same name, unless it runs already."""
@@ -350,7 +391,7 @@ class Stage:
 
     @property
     def map(self) -> ClusterMap:
-        """The newest map on the coordinator's disk."""
+        """The newest map on the coordinator's disk, or in etcd."""
         return self.disk.map
 
     # --- the trace ---------------------------------------------------------------------------------------

@@ -7,34 +7,39 @@ from simulations.cluster.actors import ActorProcess
 from simulations.cluster.clients import ClientProcess
 from simulations.cluster.connections import CLUSTER
 from simulations.cluster.coordination import Disk
+from simulations.cluster.serving import Coordinating
 from simulations.cluster.supervisors import SupervisorProcess
 from simulations.faults.hits import Hit, Undo
 from simulations.kernel.timeline import MILLISECOND
 
 
+def _struck(hit: Hit) -> Coordinating | None:
+    """Return the coordinator that is struck, if it runs."""
+    process = hit.target.process
+    return process if isinstance(process, Coordinating) and process.alive else None
+
+
 def restart_coordinator(hit: Hit) -> Undo | None:
-    """The coordinator is killed, and started again from its disk afterwards.
+    """The coordinator is killed, and started again from its disk, or etcd, afterwards.
 
     With an amount its host boots as well, so that nothing proves any more that the disk has the newest map.
     """
-    stage = hit.stage
-    if not stage.coordinator.alive:
+    stage, process = hit.stage, _struck(hit)
+    if process is None:
         return None
-    stage.coordinator.kill()
+    process.kill()
     if hit.amount:
         stage.disk.vouched = None
-
-    def restart() -> None:
-        if not stage.coordinator.alive:
-            stage.start_coordinator()
-
-    return restart
+    return stage.start_coordinators
 
 
 def restore_coordinator(hit: Hit) -> Undo | None:
-    """The coordinator is restored from a copy so many versions old; the newest is put back afterwards."""
+    """The coordinator is restored from a copy so many versions old; the newest is put back afterwards.
+
+    There is no such copy of what is in etcd.
+    """
     stage = hit.stage
-    if not stage.coordinator.alive:
+    if stage.etcd is not None or not stage.coordinator.alive:
         return None
 
     def start() -> None:
@@ -58,35 +63,37 @@ def restore_coordinator(hit: Hit) -> Undo | None:
 
 
 def crash_at_write(hit: Hit) -> Undo | None:
-    """The coordinator dies at its next write, before (amount 0) or after the disk has it."""
-    stage = hit.stage
-    process = stage.coordinator
-    if not process.alive:
+    """The coordinator dies at its next write, before (amount 0) or after the disk has it, or it was sent."""
+    stage, process = hit.stage, _struck(hit)
+    if process is None:
         return None
     process.crash_at_write = "after" if hit.amount else "before"
 
     def restart() -> None:
         process.crash_at_write = ""
-        if not stage.coordinator.alive:
-            stage.start_coordinator()
+        stage.start_coordinators()
 
     return restart
 
 
 def slow_disk(hit: Hit) -> Undo | None:
-    """The coordinator's disk takes so many milliseconds for a write."""
-    disk = hit.stage.disk
-    disk.write_ns = int(hit.amount * MILLISECOND)
+    """The coordinator's disk, or those of etcd, take so many milliseconds for a write."""
+    stage, disk = hit.stage, hit.stage.disk
 
-    def quick() -> None:
-        disk.write_ns = int(hit.stage.plan.disk_ms * 1e6)
+    def take(milliseconds: float) -> None:
+        disk.write_ns = int(milliseconds * MILLISECOND)
+        if stage.etcd is not None:
+            stage.etcd.commit_ns = disk.write_ns
 
-    return quick
+    take(hit.amount)
+    return lambda: take(stage.plan.disk_ms)
 
 
 def lose_answers(hit: Hit) -> Undo | None:
     """The coordinator decides, and that many of its answers are lost: to the asker it timed out."""
-    process = hit.stage.coordinator
+    process = hit.target.process
+    if not isinstance(process, Coordinating):
+        return None
     process.lose_answers = int(hit.amount)
 
     def stop() -> None:
@@ -133,6 +140,8 @@ def begin_anew(hit: Hit) -> Undo | None:
     With a node as target that one is left over: it runs on until the fault is over, and is started anew then.
     """
     stage = hit.stage
+    if stage.etcd is not None:
+        return None
     left = hit.target.machine if hit.target.machine in stage.supervisors else ""
     others = [name for name in stage.supervisors if name != left]
     stage.coordinator.kill()

@@ -8,7 +8,7 @@ the first line of its function, in a module beside this one. Seeds draw a new ki
 
 from collections.abc import Callable
 
-from simulations.faults import coordination, copies, disks, network, power, processes, tokens
+from simulations.faults import coordination, copies, disks, etcd, network, power, processes, tokens
 from simulations.faults.hits import Hit, Reach, Undo
 from simulations.faults.targets import Target, find
 from simulations.kernel.processes import Process
@@ -74,10 +74,13 @@ class Faults:
         self._reach.poisons.disarm()
         self.network.mend_all()
         stage.disk.write_ns = int(stage.plan.disk_ms * 1e6)
-        if not stage.coordinator.alive:
-            stage.start_coordinator()
-        stage.coordinator.crash_at_write = ""
-        stage.coordinator.lose_answers = 0
+        if stage.etcd is not None:
+            stage.etcd.heal()
+            stage.etcd.commit_ns = stage.disk.write_ns
+        stage.start_coordinators()
+        for coordinator in stage.coordinators:
+            coordinator.crash_at_write = ""
+            coordinator.lose_answers = 0
         for supervisor in list(stage.supervisors.values()):
             self._reach.operator.start_again(supervisor.node)
 
@@ -144,6 +147,16 @@ KINDS: dict[str, Callable[[Hit], Undo | None]] = {
     "lose coordinator answers": coordination.lose_answers,
     "stale map": coordination.stale_map,
     "begin anew": coordination.begin_anew,
+    "crash etcd member": etcd.crash_member,
+    "etcd away": etcd.away,
+    "cut off from etcd": etcd.cut_off,
+    "stop coordinator": etcd.stop_coordinator,
+    "lose etcd answers": etcd.lose_answers,
+    "carry out late": etcd.carry_out_late,
+    "elect another member": etcd.elect,
+    "end lease": etcd.end_lease,
+    "member behind": etcd.stay_behind,
+    "silent watches": etcd.silence,
     "add node": processes.add_node,
     "drain node": processes.drain_node,
     "forget node": processes.forget_node,
@@ -172,5 +185,7 @@ LASTING = KINDS.keys() - {
     "forget node",
     "kill shard",
     "replace token",
+    "elect another member",
+    "end lease",
 }
 """Kinds whose `seconds` mean something."""

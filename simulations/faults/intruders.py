@@ -14,7 +14,6 @@ from greenroom.framing import FrameBuffer, encode_frames, encode_greeting, messa
 from greenroom.proofs import NONCE_BYTES, Proof
 from greenroom_cluster.coordination.owners import NOWHERE
 from simulations.cluster.connections import hello
-from simulations.cluster.coordinator_links import COORDINATOR_ADDRESS
 from simulations.cluster.stage import Stage
 from simulations.kernel.network import End
 from simulations.kernel.processes import Process
@@ -52,7 +51,7 @@ class Intruder(Process):
         targets = [(node.address, wire.ROLE_CLIENT, b"") for node in self._stage.supervisors.values()]
         for actor in self._stage.map.actors.values():
             targets += [(actor.address, role, actor.incarnation) for role in _ROLES]
-        targets.append((COORDINATOR_ADDRESS, wire.ROLE_PEER, b""))
+        targets.append((self._stage.coordinator.address, wire.ROLE_PEER, b""))
         address, role, target = self.random.choice(targets)
         _Try(self, address, hello(role, self.random.randbytes(16), target), self.random.choice(WAYS))
         self._squat()

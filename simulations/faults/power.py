@@ -24,21 +24,24 @@ def crash_node(hit: Hit) -> Undo | None:
 def crash_all_nodes(hit: Hit) -> Undo | None:
     """All machines lose power at once, and boot again one after the other.
 
-    With an amount the coordinator's does, too, and above 1 its disk is lost, so that the map is made anew of
-    what the others have on theirs. No node is forgotten that keeps something on disk.
+    With an amount those of coordinators and etcd do, too; above 1 the disk of a coordinator with a file is
+    lost, so that the map is made anew of what the others have on theirs. No node is forgotten that keeps
+    something on disk.
     """
     stage = hit.stage
     if hit.amount and stage.coordinator.alive:
-        stage.coordinator.kill()
+        for process in [*stage.coordinators, *([] if stage.etcd is None else stage.etcd.members)]:
+            process.kill()
         stage.disk.vouched = None
-        if hit.amount > 1:
+        if hit.amount > 1 and stage.etcd is None:
             stage.disk.lose()
             hit.reach.oracles.marks_lost()
     cut = [supervisor for supervisor in list(stage.supervisors.values()) if _cut(hit, supervisor)]
 
     def boot() -> None:
-        if not stage.coordinator.alive:
-            stage.start_coordinator()
+        if stage.etcd is not None:
+            stage.etcd.start_all()
+        stage.start_coordinators()
         for supervisor in cut:
             delay = int(stage.random.random() * _BOOT_SECONDS * SECOND)
             stage.timeline.after(delay, partial(_boot, hit, supervisor, forget=False))

@@ -1,6 +1,8 @@
 """Names of the targets of faults, in plain words.
 
-    coordinator                 the coordinator's process
+    coordinator                 the coordinator's process; of several, that of who leads
+    coordinator 1               one of several
+    etcd 0                      a member of etcd
     node n1                     the machine n1, with all that runs on it
     supervisor n1               the process `greenroom node` on n1
     actor n1/0                  the actor that holds that slot now
@@ -22,7 +24,8 @@ from simulations.kernel.processes import Process
 
 _ACTOR = r"(primary|backup) of shard \d+|actor \w+/\d+"
 _TARGET = re.compile(
-    rf"coordinator|client \d+|{_ACTOR}|(node|supervisor) (n\d+|client\d+|coordinator|of ({_ACTOR}))"
+    rf"coordinator( \d)?|etcd \d|client \d+|{_ACTOR}|"
+    rf"(node|supervisor) (n\d+|client\d+|coordinator\d?|etcd\d|of ({_ACTOR}))"
 )
 
 
@@ -54,7 +57,14 @@ def find(stage: Stage, name: str) -> Target:
     match words:
         case ["coordinator"]:
             process: Process | None = stage.coordinator
-            return Target(name, process, "coordinator")
+            return Target(name, process, stage.coordinator.machine.name)
+        case ["coordinator", number]:
+            process = stage.coordinators[int(number) % len(stage.coordinators)]
+            return Target(name, process, process.machine.name)
+        case ["etcd", number]:
+            members = [] if stage.etcd is None else stage.etcd.members
+            process = members[int(number) % len(members)] if members else None
+            return Target(name, process, process.machine.name if process is not None else "")
         case ["node", node]:
             return Target(name, stage.supervisors.get(node), node)
         case ["supervisor", node]:

@@ -14,7 +14,6 @@ from greenroom import wire
 from greenroom.framing import encode_greeting
 from greenroom.tokens import Token, new_token
 from simulations.cluster.connections import hello
-from simulations.cluster.coordinator_links import COORDINATOR_ADDRESS
 from simulations.cluster.stage import Stage
 from simulations.cluster.tokens import TokenBook, text_of
 from simulations.kernel.network import End
@@ -73,7 +72,7 @@ class Thief:
     def _targets(self) -> list[tuple[str, bytes]]:
         targets = [(node.address, b"") for node in self._stage.supervisors.values()]
         targets += [(actor.address, key) for key, actor in self._stage.map.actors.items()]
-        return [*targets, (COORDINATOR_ADDRESS, b"")]
+        return [*targets, (self._stage.coordinator.address, b"")]
 
     def _shown(self, way: _Way) -> bytes:
         def guess(token_id: str) -> Token:

@@ -137,6 +137,8 @@ class Network:
         self.machines: dict[str, Machine] = {}
         self.secret = b""
         """What the processes of the cluster prove that they know; empty: they have certificates."""
+        self.coordinators = ""
+        """Where coordinators listen, as it is told to those who follow them."""
         self.tokens: Any = None
         """What some apps show instead of a certificate; None: all have certificates."""
         self.rules: list[TrafficRule] = []

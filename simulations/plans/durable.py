@@ -1,14 +1,10 @@
-"""Plans in which nodes keep their shards on disk: those of the seeds, with faults of disks and of power.
+"""Plans in which nodes keep their shards on disk: those of the seeds, with faults of disks and of power."""
 
-`PROFILES` are what seeds can stand for. Without one, nothing is kept on disk.
-"""
-
-from collections.abc import Callable
 from random import Random
 
 from msgspec.structs import replace
 
-from simulations.plans.generation import around_grace, make_plan, some_actor
+from simulations.plans.generation import around_grace, some_actor
 from simulations.plans.plan import Fault, Plan
 
 _MORE_SECONDS = 5.0
@@ -41,7 +37,7 @@ OF_DISKS = frozenset(_KINDS) - {"crash node", "kill actor"} | {"forget node"}
 """The kinds of faults that seeds without a profile do not draw."""
 
 
-def _durable(plan: Plan) -> Plan:
+def durable(plan: Plan) -> Plan:
     """All nodes keep their shards on disk, in one of the two ways or each in its own."""
     random = Random(f"{plan.seed}/durable")
     modes = random.choice((("fsync",), ("fsync",), ("interval",), ("interval",), ("fsync", "interval")))
@@ -56,7 +52,7 @@ def _losing_the_map(plan: Plan, random: Random) -> Plan:
     """
     kinds = [fault.kind for fault in plan.faults]
     cuts = [number for number, kind in enumerate(kinds) if kind == "crash all nodes"]
-    if not cuts or random.random() > _MAP_LOST or not _NEVER_BACK.isdisjoint(kinds):
+    if plan.coordinators or not cuts or random.random() > _MAP_LOST or not _NEVER_BACK.isdisjoint(kinds):
         return plan
     if kinds.count("flip bit") > 1:
         return plan  # all directories may be damaged, and then nothing is left that tells of the cluster
@@ -87,7 +83,7 @@ def _with_a_hasty_operator(plan: Plan, random: Random) -> Plan:
     return replace(plan, faults=tuple(sorted((*plan.faults, *hasty), key=lambda fault: fault.at_ms)))
 
 
-def _mixed(plan: Plan) -> Plan:
+def mixed(plan: Plan) -> Plan:
     """Some nodes keep nothing on disk."""
     random = Random(f"{plan.seed}/mixed")
     modes = ["none", random.choice(("fsync", "interval"))]
@@ -150,11 +146,3 @@ def _fault(plan: Plan, random: Random, kind: str, at_ms: float, shard: int) -> F
             return Fault(at_ms, kind, actor, round(lasts, 4), sign * round(random.uniform(0.01, 1.5), 3))
         case _:
             return Fault(at_ms, kind, actor, seconds)
-
-
-PROFILES: dict[str, Callable[[Plan], Plan]] = {"": lambda plan: plan, "durable": _durable, "mixed": _mixed}
-
-
-def plan_of(seed: int, profile: str = "") -> Plan:
-    """Return the plan of a seed in a profile."""
-    return PROFILES[profile](make_plan(seed))

@@ -75,6 +75,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     compacted from `log_bytes_min` on. `marks_seconds`: how often it is told how far they have come, and kept.
     `recover_alone_seconds`: how long shards wait for all directories (0: for as long as it takes).
 
+    `coordinators`: how many run, on an etcd of three members (0: one, with a file). `coordinator_rates` and
+    `etcd_rates`: how fast the clocks of their machines run.
+
     A story may demand more: no shard goes without an answer for `bound_seconds` (0: not judged); with
     `spares` no record ends two actors; and with `whole_at_end` every shard has all its replicas at the end of
     the safety phase, though faults still last.
@@ -123,6 +126,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     log_bytes_min: int = 64 << 20
     marks_seconds: float = 10.0
     recover_alone_seconds: float = 0.0
+    coordinators: int = 0
+    coordinator_rates: tuple[int, ...] = ()
+    etcd_rates: tuple[int, ...] = ()
     bound_seconds: float = 0.0
     spares: bool = False
     whole_at_end: bool = False

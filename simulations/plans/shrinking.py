@@ -68,7 +68,10 @@ class Shrinker:
 
 
 _SIMPLER: Sequence[dict[str, object]] = (
+    {"coordinators": 0, "coordinator_rates": (), "etcd_rates": ()},
+    {"coordinators": 2},
     {"rates": ()},
+    {"coordinator_rates": (), "etcd_rates": ()},
     {"encoded": False},
     {"secret": False},
     {"tokens": False},

@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from simulations.plans.durable import plan_of
 from simulations.plans.plan import Plan
+from simulations.plans.seeds import plan_of
 from simulations.runs.coverage import never_reached, never_struck
 from simulations.runs.world import Result, World
 
@@ -62,7 +62,7 @@ def run_plan(plan: Plan, *, tracing: bool = False) -> tuple[Result, World]:
 
 
 def run_seed(seed: int, profile: str = "") -> Result:
-    """Run the plan of a seed, see `plans.durable` for profiles."""
+    """Run the plan of a seed, see `plans.seeds` for profiles."""
     began = time.process_time()
     result = run_plan(plan_of(seed, profile))[0]
     result.processor_seconds = time.process_time() - began

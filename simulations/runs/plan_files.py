@@ -7,10 +7,11 @@ import msgspec
 from greenroom.errors import UsageError
 from simulations.faults.injection import KINDS
 from simulations.faults.targets import check_target
-from simulations.plans.durable import plan_of
 from simulations.plans.plan import ACTION_KINDS, DURABILITIES, Plan
+from simulations.plans.seeds import plan_of
 
 SHARDS_MAX = 4096
+COORDINATORS_MAX = 9
 
 
 def read_plan(text: str, profile: str = "") -> Plan:
@@ -55,6 +56,8 @@ def check_plan(plan: Plan, where: str) -> None:
             f"{where}: secret and tokens exclude each other: a token is taken within TLS only, and a secret "
             "is proven without"
         )
+    if not 0 <= plan.coordinators <= COORDINATORS_MAX:
+        raise UsageError(f"{where}: coordinators must be 0, for one with a file, to {COORDINATORS_MAX}")
     for mode in plan.durability:
         if mode not in DURABILITIES:
             raise UsageError(f"{where}: durability must be of {', '.join(DURABILITIES)}, not {mode!r}")
