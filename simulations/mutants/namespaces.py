@@ -16,6 +16,7 @@ from greenroom_cluster.shard.state.ages import AgeOrder
 from greenroom_cluster.shard.state.expiry import ExpiryIndex
 from simulations.mutants.durable import CUT_IN_INTERVAL
 from simulations.mutants.patching import Patches, mutant
+from simulations.mutants.stories import EVICTING
 from simulations.plans.plan import Action, Fault, Plan
 
 TENANTS_CUT_IN_INTERVAL = structs.replace(CUT_IN_INTERVAL, tenants=True)
@@ -230,3 +231,9 @@ def _(patches: Patches) -> None:
 def _(patches: Patches) -> None:
     """What a joiner can read is not asked before it gets a copy."""
     patches.set(Releases, "objection_to", lambda _self, _joiner, _transfer: "")
+
+
+@mutant("evicts what a former release keeps", budget=20, plan=structs.replace(EVICTING, former_nodes=1))
+def _(patches: Patches) -> None:
+    """What recipients can read is not asked before an eviction."""
+    patches.set(Releases, "may_evict", lambda _self: True)

@@ -126,6 +126,8 @@ class World:
         self.wall_jump_us: dict[str, int] = {}
         self.actors: dict[bytes, Actor] = {}
         self.dead_nodes: set[str] = set()
+        # Nodes of a release without features.
+        self.former_nodes: set[str] = set()
         self.seen_dead: list[bytes] = []
         self.coordinator_up = True
         self.coordinator_starts = 0
@@ -326,7 +328,8 @@ class World:
             self.after(ns(0.02), lambda: self._connect(actor, peer, bulk))
             return
         actor.up_links.add((peer, bulk))
-        actor.step(ins.LinkUp(peer, bulk))
+        former = self.former_nodes & {actor.node, other.node}
+        actor.step(ins.LinkUp(peer, bulk, frozenset(() if former else wire.FEATURES)))
 
     def _break(self, actor: Actor, peer: bytes, bulk: bool) -> None:
         actor.up_links.discard((peer, bulk))

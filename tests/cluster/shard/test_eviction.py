@@ -121,6 +121,30 @@ def test_nothing_is_evicted_unless_asked_for() -> None:
     assert table.anonymous is None
 
 
+def test_nothing_is_evicted_while_a_backup_could_not_read_it() -> None:
+    """A release of before ends the link over an `Evict`, again and again, and its shards with it."""
+    world = World(nodes=2, shards=1, settings=SMALL)
+    world.former_nodes.add("n0")
+    world.settle()
+    assert world.backup().node == "n0"
+    fill(world)
+    for number in range(100):
+        assert is_full(world.call(world.primary(), create(digest(10_000 + number), data())))
+    assert evicted(world) == 0
+    (line,) = told(world.primary())
+    assert line == (
+        "memory or a quota is full, and no session is evicted: actor "
+        "n0/0 is of a former release: upgrade node n0"
+    )
+    world.former_nodes.clear()
+    world.kill(world.backup())
+    world.run_for(1.0)
+    world.settle()
+    for number in range(100):
+        assert isinstance(write(world, 20_000 + number), wire.Written)
+    assert evicted(world) > 0
+
+
 def test_a_session_is_not_evicted_for_its_own_growth() -> None:
     world = small_world()
     assert isinstance(write(world, 0), wire.Written)

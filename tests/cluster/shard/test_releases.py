@@ -6,11 +6,12 @@ from greenroom import wire
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
 from greenroom_cluster.shard.messages import PrepareOk, SnapshotOk
+from greenroom_cluster.shard.settings import HostSettings
 from greenroom_cluster.shard.state.stored import as_received
 from tests.cluster.shard.probe import CLIENT, ME, B, Probe, create
 
 FORMER = frozenset({wire.FEATURE_COPIES})
-UNFIT = "actor nb/0 is of a release that knows no namespaces: upgrade node nb"
+UNFIT = "actor nb/0 is of a former release: upgrade node nb"
 
 
 def write(probe: Probe, number: int, namespace: str = "shop") -> wire.Reply | None:
@@ -97,6 +98,22 @@ def test_a_shard_without_names_is_copied_and_takes_none() -> None:
         effects = probe.step(ins.ClientRequests(1, CLIENT, [request], namespace="shop"))
         assert not probe.prepares()
         assert [each for each in effects if isinstance(each, fx.ReplyToClient)]
+
+
+def test_a_joiner_that_cannot_read_evictions_gets_none() -> None:
+    """One was logged before it was reached, behind the snapshot that it would get."""
+    probe = Probe(HostSettings(memory_bytes_max=200_000, eviction="anonymous"))
+    probe.start_alone()
+    probe.configure(1, (ME,), wanted="ab")
+    data = b"\x81\xa1d\xc5\x04\x00" + bytes(1024)
+    for number in range(1, 500):
+        probe.ask(create(number, number.to_bytes(32, "big"), data, low=number))
+        if probe.host._resources.evictions.sessions:
+            break
+    assert probe.host._resources.evictions.sessions
+    link(probe, FORMER)
+    assert not chunks_sent(probe)
+    assert refusal(probe) == UNFIT
 
 
 def test_the_operator_is_told_which_node_to_upgrade() -> None:

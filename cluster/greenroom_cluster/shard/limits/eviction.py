@@ -15,12 +15,15 @@ The oldest session is the one that its shard has stored longest under its id, wh
 client gives. Each shard looks only at its own sessions, so across shards the order is approximate. A shard
 with none left asks the others of its actor, which make room at their next sweep.
 
+Nothing is evicted while the log goes to an actor of a release that cannot read evictions; while it is not yet
+known whether it does, the store asks again.
+
 Memory belongs to all namespaces. So the one that takes the most of its quota makes room, session by session;
 without a quota, the memory that it takes is measured against the largest that another has. A namespace that
 is at its quota makes room among its own alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from heapq import heapify, heappop, heapreplace
 
 from greenroom_cluster.shard.pairs.outgoing import Outgoing
@@ -38,13 +41,17 @@ spare."""
 
 
 class Eviction:
-    """One primary's evictions, one at a time. `under_way_bytes` is what the present one frees."""
+    """One primary's evictions, one at a time. `under_way_bytes` is what the present one frees.
+
+    `may_evict` says whether all recipients can read one, None if that is not known yet.
+    """
 
     __slots__ = (
         "_before",
         "_context",
         "_copy",
         "_evictions",
+        "_may_evict",
         "_memory",
         "_quotas",
         "_replication",
@@ -54,8 +61,11 @@ class Eviction:
         "under_way_bytes",
     )
 
-    def __init__(self, replication: Replication, resources: Resources) -> None:
+    def __init__(
+        self, replication: Replication, resources: Resources, may_evict: Callable[[], bool | None]
+    ) -> None:
         self._replication = replication
+        self._may_evict = may_evict
         self._copy = replication.copy
         self._table = replication.copy.table
         self._context = resources.context
@@ -92,6 +102,9 @@ class Eviction:
             return True
         if most > evictions.evictable_bytes:
             return False
+        may_evict = self._may_evict()
+        if not may_evict:
+            return may_evict is None
         if self._evict(self._fairly(), wanted, spared):
             self._tell()
             return True
@@ -116,6 +129,9 @@ class Eviction:
             count, stored_bytes = count - 1, stored_bytes - len(self._table.sessions[spared])
         if sessions > count or size > stored_bytes:
             return False
+        may_evict = self._may_evict()
+        if not may_evict:
+            return may_evict is None
         wanted_sessions = sessions and sessions + part.sessions // _MARGIN_SHARE
         wanted_bytes = size and size + part.stored_bytes // _MARGIN_SHARE
         return self._evict(order.oldest(namespace), memory_of(0, wanted_bytes), spared, wanted_sessions)
@@ -123,7 +139,7 @@ class Eviction:
     def help(self) -> None:
         """Make the room that a shard with nothing to evict has asked for."""
         wanted = self._evictions.wanted_bytes
-        if wanted and self._table.anonymous and not self.under_way_bytes:
+        if wanted and self._table.anonymous and not self.under_way_bytes and self._may_evict():
             if self._evict(self._fairly(), wanted, b""):
                 self._tell()
             self._evictions.wanted_bytes = max(wanted - self.under_way_bytes, 0)

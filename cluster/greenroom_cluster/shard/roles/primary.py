@@ -70,7 +70,7 @@ class Primary:
         self._releases = Releases(self.replication, resources, self.paging)
         self.membership = Membership(self.replication, resources, self._releases, now_ns)
         self.admission = Admission(copy, resources, self.membership.shed)
-        self.eviction = Eviction(self.replication, resources)
+        self.eviction = Eviction(self.replication, resources, self._releases.may_evict)
         self.growth = growth_of(self.replication, resources, self.eviction)
         self._upkeep = Upkeep(self.replication, resources.context, now_ns)
 

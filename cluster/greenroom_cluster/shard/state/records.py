@@ -34,8 +34,8 @@ class ForgetClients(wire.Frame, frozen=True, tag=71):
 class Evict(wire.Frame, frozen=True, tag=72):
     """Remove those of these sessions that have no user.
 
-    One may have got a user between the check and this record. This is logged only if `eviction` is set,
-    because releases from before evictions cannot read it.
+    One may have got a user between the check and this record. This is logged only if `eviction` is set, and
+    every recipient of the log can read it (`roles.releases`).
     """
 
     digests: tuple[bytes, ...]
