@@ -29,7 +29,9 @@ from greenroom_cluster.coordination.boot_note import BootNote
 from greenroom_cluster.coordination.bounds import MAP_BYTES_MAX, map_objection
 from greenroom_cluster.lasting_files import lock_directory, replace_file
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The latest format, see `format_of`."""
+_MARKS_FORMAT = 1
 _MAGIC = b"GREENMAP"
 _HEADER = struct.Struct(">8sHQI")
 
@@ -38,6 +40,17 @@ _MARKS_MAGIC = b"GREENMRK"
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(ClusterMap)
 _marks_decoder = msgspec.msgpack.Decoder(dict[bytes, int])
+
+
+def format_of(cluster_map: ClusterMap) -> int:
+    """Return the format of a map's file.
+
+    Releases that read format 1 alone drop what they do not know of a map. Without its directories all that is
+    on disk would be lost to the cluster, and without a suspect a second copy of its shard. So a map with any
+    of these is none for them, until they are gone from it.
+    """
+    kept = cluster_map.floors or any(actor.directory for actor in cluster_map.actors.values())
+    return 2 if kept or any(shard.suspect for shard in cluster_map.shards) else 1
 
 
 class StorageFailedError(GreenroomError):
@@ -138,7 +151,7 @@ class MapStorage:
         payload = _encoder.encode(cluster_map)
         if len(payload) > MAP_BYTES_MAX:
             raise InvariantError(f"a map of {len(payload)} bytes was decided, which is too long to be sent")
-        content = _framed(_MAGIC, payload)
+        content = _framed(_MAGIC, format_of(cluster_map), payload)
         if vouched is not None:
             self._vouched = vouched
         if self._vouched:
@@ -162,7 +175,7 @@ class MapStorage:
         except OSError as error:
             raise self._marks_damaged(f"reading it failed: {error.strerror}") from error
         payload = memoryview(content)[_HEADER.size :]
-        if content[: _HEADER.size] != _framed(_MARKS_MAGIC, payload)[: _HEADER.size]:
+        if content[: _HEADER.size] != _framed(_MARKS_MAGIC, _MARKS_FORMAT, payload)[: _HEADER.size]:
             raise self._marks_damaged("its header or its checksum is wrong")
         try:
             return _marks_decoder.decode(payload)
@@ -174,7 +187,8 @@ class MapStorage:
         if self._failure:
             raise StorageFailedError(self._failure)
         try:
-            replace_file(self._directory / "marks.bin", _framed(_MARKS_MAGIC, _encoder.encode(marks)))
+            content = _framed(_MARKS_MAGIC, _MARKS_FORMAT, _encoder.encode(marks))
+            replace_file(self._directory / "marks.bin", content)
         except OSError as error:
             raise self._failed("the marks of directories", error) from error
 
@@ -203,9 +217,9 @@ class MapStorage:
         magic, version, length, checksum = _HEADER.unpack_from(content)
         if magic != _MAGIC:
             raise self._damaged("it does not begin like a map of greenroom")
-        if version != FORMAT_VERSION:
+        if not 1 <= version <= FORMAT_VERSION:
             raise MapDamagedError(
-                f"the cluster map {self._path} has format {version}, this greenroom reads format "
+                f"the cluster map {self._path} has format {version}, this greenroom reads formats up to "
                 f"{FORMAT_VERSION}: start the greenroom version that wrote it"
             )
         payload = memoryview(content)[_HEADER.size :]
@@ -230,5 +244,5 @@ class MapStorage:
         )
 
 
-def _framed(magic: bytes, payload: bytes | memoryview) -> bytes:
-    return _HEADER.pack(magic, FORMAT_VERSION, len(payload), zlib.crc32(payload)) + payload
+def _framed(magic: bytes, version: int, payload: bytes | memoryview) -> bytes:
+    return _HEADER.pack(magic, version, len(payload), zlib.crc32(payload)) + payload

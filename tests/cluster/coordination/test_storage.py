@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry
+from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry, SuspectRecord
 from greenroom.errors import InvariantError, UsageError
 from greenroom_cluster.coordination.genesis import ClusterOptions, first_map, starting_map
 from greenroom_cluster.coordination.storage import (
@@ -106,10 +106,42 @@ def test_a_crash_before_the_rename_leaves_the_former_map(saved: Path) -> None:
 def test_a_later_format_is_told_apart_from_damage(saved: Path) -> None:
     path = saved / "map.bin"
     content = bytearray(path.read_bytes())
-    content[9] = 2
+    content[9] = 3
     path.write_bytes(content)
-    with MapStorage(saved) as storage, pytest.raises(MapDamagedError, match="format 2"):
+    with MapStorage(saved) as storage, pytest.raises(MapDamagedError, match=r"has format 3, .* up to 2"):
         storage.load()
+
+
+DURABLE = msgspec.structs.replace(actor(A, "a/0"), durability="fsync", directory=b"d" * 16, mark=3)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"actors": {A: DURABLE}},
+        {"floors": {b"d" * 16: 3}},
+        {"shards": (msgspec.structs.replace(MAP.shards[0], suspect=SuspectRecord(B, 3, 9)), shard())},
+    ],
+    ids=["directory", "floor", "suspect"],
+)
+def test_a_map_that_a_former_release_would_cut_is_none_for_it(
+    saved: Path, changes: dict[str, object]
+) -> None:
+    """Releases of before read format 1 alone, without the fields that they do not know."""
+    changed = msgspec.structs.replace(MAP, **changes)
+    path = saved / "map.bin"
+    assert format_at(path) == 1
+    with MapStorage(saved) as storage:
+        storage.save(changed)
+    assert format_at(path) == 2
+    with MapStorage(saved) as storage:
+        assert storage.load() == changed
+        storage.save(MAP)
+    assert format_at(path) == 1
+
+
+def format_at(path: Path) -> int:
+    return int.from_bytes(path.read_bytes()[8:10], "big")
 
 
 @pytest.mark.parametrize(
