@@ -1,12 +1,11 @@
 """A store that speaks version 3 of the protocol, built from the history, on a cluster of this release."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.packaging.environments import Environment, cluster_up, fresh_environment, run
-from tests.packaging.former import build_former
+from tests.packaging.environments import Environment, cluster_up, run
+from tests.packaging.former import NEW
 
 pytestmark = [pytest.mark.packaging, pytest.mark.timeout(300)]
 
@@ -69,18 +68,7 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
-@pytest.fixture(scope="module")
-def former(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """An environment with the facade of that release alone."""
-    folder = tmp_path_factory.mktemp("former")
-    wheels = build_former(folder)
-    environment = fresh_environment(folder / "environment")
-    environment.pip_install(wheels.facade)
-    return environment
-
-
 def test_a_store_of_version_3_is_served(former: Environment, tmp_path: Path) -> None:
-    greenroom = Path(sys.executable).parent / "greenroom"
-    with cluster_up(greenroom, tmp_path, "--loopback-proof", "accept") as ready:
+    with cluster_up(NEW, tmp_path, "--loopback-proof", "accept") as ready:
         url = f"greenroom://{','.join(ready['seeds'])}"
         assert run(former.python, "-c", CLIENT, url).stdout == "served\n"

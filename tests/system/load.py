@@ -20,8 +20,9 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import trio
@@ -35,6 +36,13 @@ LIFETIME = timedelta(hours=1)
 READY_SECONDS = 60.0
 FINISH_SECONDS = 60.0
 SKUS = ("bowl", "lamp", "mug", "pan")
+
+
+class Release(NamedTuple):
+    """Callers of another release: the interpreter in whose environment it is, and what its store is told."""
+
+    python: str
+    url: str
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
@@ -402,21 +410,28 @@ class Load:
 
 @asynccontextmanager
 async def open_load(
-    url: str, directory: Path, *, libraries: Sequence[Library] = ("asyncio", "trio"), **options: Any
+    url: str,
+    directory: Path,
+    *,
+    libraries: Sequence[Library] = ("asyncio", "trio"),
+    others: Sequence[Release] = (),
+    **options: Any,
 ) -> AsyncIterator[Load]:
     """Put load on a store from one process per library while the body runs, under trio.
 
-    All of them work when the body begins. `options` are those of `Workload`. Raises RuntimeError if a process
-    fails.
+    Of each of the `others`, too. All of them work when the body begins. `options` are those of `Workload`.
+    Raises RuntimeError if a process fails.
     """
     load = Load()
     processes = load.processes
     try:
-        for number, library in enumerate(libraries):
+        for number, (release, library) in enumerate(
+            product((Release(sys.executable, url), *others), libraries)
+        ):
             name = f"{library}{number}"
             history = directory / f"history-{name}.jsonl"
-            workload = Workload(name=name, library=library, url=url, history=str(history), **options)
-            processes.append((workload, await _started(workload)))
+            workload = Workload(name=name, library=library, url=release.url, history=str(history), **options)
+            processes.append((workload, await _started(workload, release.python)))
         for workload, process in processes:
             with trio.fail_after(READY_SECONDS):
                 await _wait_for(b"ready\n", workload, process)
@@ -438,9 +453,9 @@ async def open_load(
                     await process.wait()
 
 
-async def _started(workload: Workload) -> trio.Process:
+async def _started(workload: Workload, python: str) -> trio.Process:
     process = await trio.lowlevel.open_process(
-        (sys.executable, "-m", "tests.system.load"),
+        (python, "-m", "tests.system.load"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=REPOSITORY,
