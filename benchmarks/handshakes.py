@@ -32,8 +32,9 @@ from greenroom.errors import GreenroomError
 from greenroom.ids import point_of
 from greenroom.routing import Router
 from greenroom.tls.channel import PROTOCOL
-from greenroom_cluster.config import LocalClusterSettings, NodeOptions
+from greenroom_cluster.config import NodeOptions
 from greenroom_cluster.inspection import inspect_cluster
+from greenroom_cluster.local_settings import LocalClusterSettings
 from greenroom_cluster.questions import fetch_map
 from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeAlias, get_args
 
 import msgspec
 
-from greenroom.addresses import PORT_MAX, parse_address
+from greenroom.addresses import parse_address
 from greenroom.errors import UsageError
 from greenroom_cluster.coordination.bounds import SECONDS_MAX
 from greenroom_cluster.coordination.genesis import (
@@ -48,23 +48,23 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 CLUSTER_FLAG = Flag(help="Name of the cluster; peers and clients must name the same.")
 _DATA_DIR = Flag(help="Directory of the coordinator's cluster map.")
-_SHARDS = Flag(
+SHARDS = Flag(
     help="Slices of the hash space, a power of two; set when the cluster is created.",
     shown_default=f"{SHARDS_DEFAULT} for a new cluster",
 )
-_REPLICAS = Flag(
+REPLICAS = Flag(
     help="Copies of every shard; set when the cluster is created.",
     shown_default=f"{REPLICAS_DEFAULT} for a new cluster",
 )
 
 
-_INSECURE = Flag(
+INSECURE = Flag(
     help="Listen beyond loopback without TLS: whoever reaches a port may then read and change all sessions.",
     option=INSECURE_FLAG,
     variable="GREENROOM_INSECURE_PLAINTEXT",
 )
 
-_RECOVER_ALONE = Flag(
+RECOVER_ALONE = Flag(
     help="With --durability fsync: seconds after which a shard goes on from disk without members that are "
     "still away; 0: it waits."
 )
@@ -197,8 +197,8 @@ class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True, tag=
     )
     data_dir: Annotated[Path, _DATA_DIR] = Path("greenroom-data")
     cluster: Annotated[str, CLUSTER_FLAG] = CLUSTER
-    shards: Annotated[int | None, _SHARDS] = None
-    replicas: Annotated[int | None, _REPLICAS] = None
+    shards: Annotated[int | None, SHARDS] = None
+    replicas: Annotated[int | None, REPLICAS] = None
     new_lineage: Annotated[
         bool,
         Flag(
@@ -225,9 +225,9 @@ class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True, tag=
         ),
     ] = False
     tls: ServerTlsOptions = ServerTlsOptions()
-    insecure_plaintext_beyond_loopback: Annotated[bool, _INSECURE] = False
+    insecure_plaintext_beyond_loopback: Annotated[bool, INSECURE] = False
     proof: ProofOptions = ProofOptions()
-    recover_alone_after: Annotated[float, _RECOVER_ALONE] = 0.0
+    recover_alone_after: Annotated[float, RECOVER_ALONE] = 0.0
     etcd: EtcdOptions = EtcdOptions()
     process: ProcessOptions = ProcessOptions()
 
@@ -304,7 +304,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, tag="node"):
     ] = None
     node: NodeOptions = NodeOptions()
     tls: NodeTlsOptions = NodeTlsOptions()
-    insecure_plaintext_beyond_loopback: Annotated[bool, _INSECURE] = False
+    insecure_plaintext_beyond_loopback: Annotated[bool, INSECURE] = False
     proof: ProofOptions = ProofOptions()
     process: ProcessOptions = ProcessOptions()
 
@@ -334,106 +334,6 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, tag="node"):
             raise UsageError(
                 f"others cannot reach {host}: name the address that they can with --advertise host:port"
             )
-
-
-class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole cluster on this machine.
-
-    Nodes listen on consecutive ports, beginning with that of `listen`; port 0: on any free ports. The
-    coordinator listens on `coordinator_listen` (port 0: any free port). If that is empty, it takes its usual
-    address, or any free port if the usual one is taken or the nodes listen on free ports. Without a
-    `data_dir` the cluster map is kept in a temporary directory and deleted at the end; with a `durability`, a
-    node keeps its sessions in the folder of its name there. Without a `memory_max`
-    all actors share the machine's memory.
-    """
-
-    nodes: Annotated[int, Flag(help="How many nodes.")] = 3
-    listen: Annotated[
-        str, Flag(help="Address of the first node; the others take the next ports. Port 0: any.")
-    ] = NODE_ADDRESS
-    coordinator_listen: Annotated[
-        str,
-        Flag(
-            help=f"Address of the coordinator; without it {COORDINATOR_ADDRESS}, or any free port.",
-            shown_default=False,
-        ),
-    ] = ""
-    data_dir: Annotated[
-        Path | None, Flag(help="Directory of the cluster map; keeps the sessions over an orderly end too.")
-    ] = None
-    cluster: Annotated[str, CLUSTER_FLAG] = CLUSTER
-    shards: Annotated[int, _SHARDS] = SHARDS_DEFAULT
-    replicas: Annotated[int, _REPLICAS] = REPLICAS_DEFAULT
-    recover_alone_after: Annotated[float, _RECOVER_ALONE] = 0.0
-    tls: Annotated[
-        bool,
-        Flag(help="Speak TLS, by certificates that are made for this run and end with it.", option="--tls"),
-    ] = False
-    insecure_plaintext_beyond_loopback: Annotated[bool, _INSECURE] = False
-    proof: ProofOptions = ProofOptions()
-    restart_nodes: Annotated[bool, Flag(help="Start a node again if it ends unexpectedly.")] = True
-    node: NodeOptions = NodeOptions()
-    process: ProcessOptions = ProcessOptions(logs=LogSettings(level="warning"))
-
-    def check(self) -> None:
-        """Raise UsageError, naming the option, if something cannot be."""
-        check_address("--listen", self.listen, any_port=True)
-        if self.coordinator_listen:
-            check_address("--coordinator-listen", self.coordinator_listen, any_port=True)
-        if not 1 <= self.nodes <= 64:
-            raise UsageError(f"--nodes must be 1 to 64; it is {self.nodes}")
-        self._check_ports()
-        if self.replicas > self.nodes:
-            raise UsageError(
-                f"--replicas {self.replicas} needs as many nodes: give --nodes {self.replicas} or more, or "
-                f"--replicas {self.nodes}"
-            )
-        self.coordinator_settings(COORDINATOR_ADDRESS, Path()).check()
-        self.node_settings("n1", NODE_ADDRESS, COORDINATOR_ADDRESS).check()
-
-    def coordinator_settings(self, listen: str, data_dir: Path) -> CoordinatorProcessSettings:
-        """Return the settings of the coordinator."""
-        return CoordinatorProcessSettings(
-            listen=listen,
-            data_dir=data_dir,
-            cluster=self.cluster,
-            shards=self.shards,
-            replicas=self.replicas,
-            recover_alone_after=self.recover_alone_after,
-            insecure_plaintext_beyond_loopback=self.insecure_plaintext_beyond_loopback,
-            proof=self.proof,
-            process=self.process,
-        )
-
-    def node_settings(self, name: str, listen: str, coordinator: str) -> NodeSettings:
-        """Return the settings of one node."""
-        return NodeSettings(
-            name=name,
-            listen=listen,
-            coordinator=coordinator,
-            cluster=self.cluster,
-            data_dir=None if self.data_dir is None else self.data_dir / "nodes" / name,
-            node=self.node,
-            insecure_plaintext_beyond_loopback=self.insecure_plaintext_beyond_loopback,
-            proof=self.proof,
-            process=self.process,
-        )
-
-    def _check_ports(self) -> None:
-        host, port = parse_address(self.listen, any_port=True)
-        if not port:
-            return
-        last = port + self.nodes - 1
-        if last > PORT_MAX:
-            raise UsageError(f"--listen {self.listen} leaves no room for the ports of {self.nodes} nodes")
-        if self.coordinator_listen:
-            coordinator_host, coordinator_port = parse_address(self.coordinator_listen, any_port=True)
-            if coordinator_host == host and port <= coordinator_port <= last:
-                raise UsageError(
-                    f"--coordinator-listen {self.coordinator_listen} is the address of node "
-                    f"n{coordinator_port - port + 1} as well: nodes listen on ports {port} to {last}; "
-                    "choose another --coordinator-listen or --listen"
-                )
 
 
 def check_address(option: str, address: str, *, any_port: bool = False) -> None:

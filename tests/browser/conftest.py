@@ -16,10 +16,11 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from greenroom.cluster_map import ClusterMap
 from greenroom.ids import point_of
-from greenroom_cluster.config import LocalClusterSettings, NodeOptions, ProcessOptions
+from greenroom_cluster.config import NodeOptions, ProcessOptions
 from greenroom_cluster.demo.faults import actor_victim
 from greenroom_cluster.demo.shop import COOKIE
 from greenroom_cluster.demo.workers import shop_workers
+from greenroom_cluster.local_settings import LocalClusterSettings
 from greenroom_cluster.logs import LogSettings
 from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster
 

@@ -13,11 +13,11 @@ from greenroom_cluster.config import (
     AccessOptions,
     ActorOptions,
     CoordinatorProcessSettings,
-    LocalClusterSettings,
     NodeOptions,
     NodeSettings,
 )
 from greenroom_cluster.flags import Flag
+from greenroom_cluster.local_settings import LocalClusterSettings
 
 
 def taken(kind: Any, *arguments: str, **variables: str) -> Any:

@@ -11,7 +11,8 @@ import pytest
 
 from greenroom.errors import UnavailableError
 from greenroom_cluster.cli import cluster_up
-from greenroom_cluster.config import ActorOptions, Durability, LocalClusterSettings, NodeOptions
+from greenroom_cluster.config import ActorOptions, Durability, NodeOptions
+from greenroom_cluster.local_settings import LocalClusterSettings
 
 
 @pytest.mark.trio

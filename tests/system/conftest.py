@@ -9,7 +9,8 @@ from contextlib import ExitStack
 import msgspec
 import pytest
 
-from greenroom_cluster.config import LocalClusterSettings, NodeOptions
+from greenroom_cluster.config import NodeOptions
+from greenroom_cluster.local_settings import LocalClusterSettings
 from tests.system.stage import SETTINGS, SharedCluster, shared_cluster
 
 

@@ -16,7 +16,8 @@ import trio
 import typer.main
 
 from greenroom_cluster.cli.commands import app
-from greenroom_cluster.config import LocalClusterSettings, NodeOptions, ProcessOptions
+from greenroom_cluster.config import NodeOptions, ProcessOptions
+from greenroom_cluster.local_settings import LocalClusterSettings
 from greenroom_cluster.logs import LogSettings
 from greenroom_cluster.runtime.local import open_local_cluster
 from greenroom_cluster.runtime.ports import free_port

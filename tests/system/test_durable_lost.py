@@ -13,8 +13,9 @@ import pytest
 import trio
 
 from greenroom import ClusterStore, UnavailableError
-from greenroom_cluster.config import ActorOptions, LocalClusterSettings, NodeOptions
+from greenroom_cluster.config import ActorOptions, NodeOptions
 from greenroom_cluster.inspection import ClusterStatus
+from greenroom_cluster.local_settings import LocalClusterSettings
 from greenroom_cluster.orders import forget_node_at
 from greenroom_cluster.runtime.local import LocalCluster, LocalClusterError, open_local_cluster
 from tests.system.stage import HEALTHY_SECONDS, SETTINGS, Probe

@@ -22,9 +22,10 @@ from greenroom.framing import encode_frames, encode_greeting
 from greenroom.identities import IDENTITY_ROLES, IdentityRole
 from greenroom.tls.credentials import Credentials
 from greenroom_cluster.access import AT_ACTOR, AT_COORDINATOR, AT_NODE
-from greenroom_cluster.config import LocalClusterSettings, NodeOptions
+from greenroom_cluster.config import NodeOptions
 from greenroom_cluster.coordination.messages import DeclareDead, ForgetNode
 from greenroom_cluster.links.handshake import ROLES
+from greenroom_cluster.local_settings import LocalClusterSettings
 from greenroom_cluster.shard.clients.operations import Freeze
 from tests.system.canaries import canaries
 from tests.system.forging import Forger, meaning

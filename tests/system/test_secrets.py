@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from greenroom_cluster.config import LocalClusterSettings, NodeOptions
+from greenroom_cluster.config import NodeOptions
+from greenroom_cluster.local_settings import LocalClusterSettings
 from greenroom_cluster.restarts import RestartSettings
 from greenroom_cluster.runtime.actor import ActorSettings, run_actor
 from greenroom_cluster.runtime.local import open_local_cluster

@@ -17,7 +17,8 @@ import trio
 
 from greenroom.cluster_map import ClusterMap
 from greenroom.errors import UnavailableError
-from greenroom_cluster.config import LocalClusterSettings, NodeOptions, ProcessOptions
+from greenroom_cluster.config import NodeOptions, ProcessOptions
+from greenroom_cluster.local_settings import LocalClusterSettings
 from greenroom_cluster.logs import LogSettings
 from greenroom_cluster.runtime import processes
 from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster

@@ -9,7 +9,8 @@ import pytest
 
 import greenroom
 from greenroom import SessionData, new_session_id
-from greenroom_cluster.config import LocalClusterSettings, NodeOptions
+from greenroom_cluster.config import NodeOptions
+from greenroom_cluster.local_settings import LocalClusterSettings
 from greenroom_cluster.runtime.local import open_local_cluster
 
 pytestmark = [pytest.mark.system, pytest.mark.trio]

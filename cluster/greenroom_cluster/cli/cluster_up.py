@@ -14,8 +14,8 @@ from greenroom.errors import GreenroomError
 from greenroom_cluster.backups.keeping import KeptSessions
 from greenroom_cluster.backups.new_file import NotWrittenError
 from greenroom_cluster.backups.taking import Taken
-from greenroom_cluster.config import LocalClusterSettings
 from greenroom_cluster.exits import end_in_order
+from greenroom_cluster.local_settings import LocalClusterSettings
 from greenroom_cluster.runtime.actor_disk import refuse_kept
 from greenroom_cluster.runtime.host_memory import warn_if_short
 from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster

@@ -23,6 +23,7 @@ from greenroom_cluster.exits import (
     errors_told,
     fail,
 )
+from greenroom_cluster.local_settings import LocalClusterSettings
 
 _VALUE_ERRORS = {
     "Input should be a valid integer": "not a whole number.",
@@ -92,8 +93,8 @@ def _need_tractor(status: int = EXIT_FAILED) -> None:
 
 
 @app.command()
-@with_options_of(config.LocalClusterSettings)
-def up(settings: config.LocalClusterSettings, *, json: options.Json = False) -> None:
+@with_options_of(LocalClusterSettings)
+def up(settings: LocalClusterSettings, *, json: options.Json = False) -> None:
     """Run a whole cluster on this machine until Ctrl-C."""
     warn_of_removed_variables()
     _need_tractor()

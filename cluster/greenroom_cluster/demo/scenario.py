@@ -16,7 +16,7 @@ import httpx
 import trio
 
 import greenroom
-from greenroom_cluster.config import ActorOptions, LocalClusterSettings, NodeOptions, ProcessOptions
+from greenroom_cluster.config import ActorOptions, NodeOptions, ProcessOptions
 from greenroom_cluster.coordination.boot_note import BootNote
 from greenroom_cluster.demo import faults
 from greenroom_cluster.demo.browsers import Browser, DeadCookie, check_all
@@ -24,6 +24,7 @@ from greenroom_cluster.demo.settings import DemoSettings
 from greenroom_cluster.demo.shopfront import PATIENCE_SECONDS, REQUEST_SECONDS, Shopfront
 from greenroom_cluster.demo.verdict import DemoResult, Verdict
 from greenroom_cluster.demo.workers import shop_workers
+from greenroom_cluster.local_settings import LocalClusterSettings
 from greenroom_cluster.logs import LogSettings
 from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster
 from greenroom_cluster.runtime.tasks import open_tasks

@@ -31,13 +31,13 @@ from greenroom_cluster.config import (
     COORDINATOR_ADDRESS,
     AccessOptions,
     CoordinatorProcessSettings,
-    LocalClusterSettings,
     NodeSettings,
     memory_bytes,
 )
 from greenroom_cluster.coordination.boot_note import BootNote
 from greenroom_cluster.exits import EXIT_USAGE
 from greenroom_cluster.inspection import ClusterStatus, inspect_cluster
+from greenroom_cluster.local_settings import LocalClusterSettings
 from greenroom_cluster.questions import fetch_map
 from greenroom_cluster.restarts import GiveUp, RestartPolicy
 from greenroom_cluster.runtime.documents import Membership, encode_settings

@@ -15,13 +15,13 @@ from greenroom.errors import UsageError
 from greenroom_cluster.config import (
     ActorOptions,
     CoordinatorProcessSettings,
-    LocalClusterSettings,
     NodeOptions,
     NodeSettings,
 )
 from greenroom_cluster.disk.directory import Directory
 from greenroom_cluster.disk.entries import Based, Cut, Logged
 from greenroom_cluster.disk.journal import DiskFailedError
+from greenroom_cluster.local_settings import LocalClusterSettings
 from greenroom_cluster.runtime import actor_disk
 from greenroom_cluster.runtime.actor_disk import (
     DiskSettings,

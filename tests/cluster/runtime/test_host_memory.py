@@ -10,11 +10,11 @@ from greenroom import UsageError
 from greenroom_cluster.config import (
     MEMORY_BYTES_MIN,
     ActorOptions,
-    LocalClusterSettings,
     NodeOptions,
     NodeSettings,
     memory_bytes,
 )
+from greenroom_cluster.local_settings import LocalClusterSettings
 from greenroom_cluster.runtime.host_memory import (
     available_bytes,
     default_bytes,

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from greenroom.errors import UsageError
-from greenroom_cluster.config import LocalClusterSettings
+from greenroom_cluster.local_settings import LocalClusterSettings
 from greenroom_cluster.runtime import local
 from greenroom_cluster.runtime.ports import free_port
 

@@ -1,0 +1,128 @@
+"""The options of a whole cluster on one machine, as `greenroom up` runs it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from greenroom.addresses import PORT_MAX, parse_address
+from greenroom.errors import UsageError
+from greenroom_cluster.config import (
+    CLUSTER,
+    CLUSTER_FLAG,
+    COORDINATOR_ADDRESS,
+    INSECURE,
+    NODE_ADDRESS,
+    RECOVER_ALONE,
+    REPLICAS,
+    SHARDS,
+    CoordinatorProcessSettings,
+    NodeOptions,
+    NodeSettings,
+    ProcessOptions,
+    check_address,
+)
+from greenroom_cluster.coordination.genesis import REPLICAS_DEFAULT, SHARDS_DEFAULT
+from greenroom_cluster.flags import Flag
+from greenroom_cluster.logs import LogSettings
+from greenroom_cluster.proof_options import ProofOptions
+
+
+class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole cluster on this machine.
+
+    Nodes listen on consecutive ports, beginning with that of `listen`; port 0: on any free ports. The
+    coordinator listens on `coordinator_listen` (port 0: any free port). If that is empty, it takes its usual
+    address, or any free port if the usual one is taken or the nodes listen on free ports. Without a
+    `data_dir` the cluster map is kept in a temporary directory and deleted at the end; with a `durability`, a
+    node keeps its sessions in the folder of its name there. Without a `memory_max`
+    all actors share the machine's memory.
+    """
+
+    nodes: Annotated[int, Flag(help="How many nodes.")] = 3
+    listen: Annotated[
+        str, Flag(help="Address of the first node; the others take the next ports. Port 0: any.")
+    ] = NODE_ADDRESS
+    coordinator_listen: Annotated[
+        str,
+        Flag(
+            help=f"Address of the coordinator; without it {COORDINATOR_ADDRESS}, or any free port.",
+            shown_default=False,
+        ),
+    ] = ""
+    data_dir: Annotated[
+        Path | None, Flag(help="Directory of the cluster map; keeps the sessions over an orderly end too.")
+    ] = None
+    cluster: Annotated[str, CLUSTER_FLAG] = CLUSTER
+    shards: Annotated[int, SHARDS] = SHARDS_DEFAULT
+    replicas: Annotated[int, REPLICAS] = REPLICAS_DEFAULT
+    recover_alone_after: Annotated[float, RECOVER_ALONE] = 0.0
+    tls: Annotated[
+        bool,
+        Flag(help="Speak TLS, by certificates that are made for this run and end with it.", option="--tls"),
+    ] = False
+    insecure_plaintext_beyond_loopback: Annotated[bool, INSECURE] = False
+    proof: ProofOptions = ProofOptions()
+    restart_nodes: Annotated[bool, Flag(help="Start a node again if it ends unexpectedly.")] = True
+    node: NodeOptions = NodeOptions()
+    process: ProcessOptions = ProcessOptions(logs=LogSettings(level="warning"))
+
+    def check(self) -> None:
+        """Raise UsageError, naming the option, if something cannot be."""
+        check_address("--listen", self.listen, any_port=True)
+        if self.coordinator_listen:
+            check_address("--coordinator-listen", self.coordinator_listen, any_port=True)
+        if not 1 <= self.nodes <= 64:
+            raise UsageError(f"--nodes must be 1 to 64; it is {self.nodes}")
+        self._check_ports()
+        if self.replicas > self.nodes:
+            raise UsageError(
+                f"--replicas {self.replicas} needs as many nodes: give --nodes {self.replicas} or more, or "
+                f"--replicas {self.nodes}"
+            )
+        self.coordinator_settings(COORDINATOR_ADDRESS, Path()).check()
+        self.node_settings("n1", NODE_ADDRESS, COORDINATOR_ADDRESS).check()
+
+    def coordinator_settings(self, listen: str, data_dir: Path) -> CoordinatorProcessSettings:
+        """Return the settings of the coordinator."""
+        return CoordinatorProcessSettings(
+            listen=listen,
+            data_dir=data_dir,
+            cluster=self.cluster,
+            shards=self.shards,
+            replicas=self.replicas,
+            recover_alone_after=self.recover_alone_after,
+            insecure_plaintext_beyond_loopback=self.insecure_plaintext_beyond_loopback,
+            proof=self.proof,
+            process=self.process,
+        )
+
+    def node_settings(self, name: str, listen: str, coordinator: str) -> NodeSettings:
+        """Return the settings of one node."""
+        return NodeSettings(
+            name=name,
+            listen=listen,
+            coordinator=coordinator,
+            cluster=self.cluster,
+            data_dir=None if self.data_dir is None else self.data_dir / "nodes" / name,
+            node=self.node,
+            insecure_plaintext_beyond_loopback=self.insecure_plaintext_beyond_loopback,
+            proof=self.proof,
+            process=self.process,
+        )
+
+    def _check_ports(self) -> None:
+        host, port = parse_address(self.listen, any_port=True)
+        if not port:
+            return
+        last = port + self.nodes - 1
+        if last > PORT_MAX:
+            raise UsageError(f"--listen {self.listen} leaves no room for the ports of {self.nodes} nodes")
+        if self.coordinator_listen:
+            coordinator_host, coordinator_port = parse_address(self.coordinator_listen, any_port=True)
+            if coordinator_host == host and port <= coordinator_port <= last:
+                raise UsageError(
+                    f"--coordinator-listen {self.coordinator_listen} is the address of node "
+                    f"n{coordinator_port - port + 1} as well: nodes listen on ports {port} to {last}; "
+                    "choose another --coordinator-listen or --listen"
+                )
