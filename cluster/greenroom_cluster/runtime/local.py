@@ -1,25 +1,20 @@
 """A whole cluster on this machine: a coordinator and nodes as subprocesses, watched and started again.
 
-Each subprocess has its own process group, so that Ctrl-C in a terminal reaches only us. Each watches us
-through a pidfd: if this process dies, in any way, all of them end within moments. Each gets its settings as
-one document on its standard input (`greenroom_cluster.runtime.member`).
+Each subprocess watches us through a pidfd: if this process dies, in any way, all of them end within moments.
 """
 
 import os
 import random
 import signal
-import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
-from functools import partial
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import msgspec
-import structlog
 import trio
 
 from greenroom.addresses import join_address, parse_address
@@ -30,7 +25,6 @@ from greenroom.loopback import INSECURE_OPTION, surely_beyond
 from greenroom_cluster.config import (
     COORDINATOR_ADDRESS,
     AccessOptions,
-    CoordinatorProcessSettings,
     NodeSettings,
     memory_bytes,
 )
@@ -40,10 +34,10 @@ from greenroom_cluster.inspection import ClusterStatus, inspect_cluster
 from greenroom_cluster.local_settings import LocalClusterSettings
 from greenroom_cluster.questions import fetch_map
 from greenroom_cluster.restarts import GiveUp, RestartPolicy
-from greenroom_cluster.runtime.documents import Membership, encode_settings
 from greenroom_cluster.runtime.host_memory import default_bytes
+from greenroom_cluster.runtime.local_members import Member
 from greenroom_cluster.runtime.ports import check_plaintext, check_port, free_port
-from greenroom_cluster.runtime.processes import RESTART_HINT, ProcessHandle, catches, descendants_of
+from greenroom_cluster.runtime.processes import descendants_of
 from greenroom_cluster.runtime.proving import Keys, keys_of
 from greenroom_cluster.runtime.tasks import open_tasks
 from greenroom_cluster.tls_options import AccessTlsOptions, NodeTlsOptions, ServerTlsOptions
@@ -53,9 +47,6 @@ if TYPE_CHECKING:
 
 _STOP_SECONDS = 2.0
 _POLL_SECONDS = 0.05
-_MEMBER_MODULE = "greenroom_cluster.runtime.member"
-
-_log = structlog.get_logger("greenroom.local")
 
 
 def _ignore(_: str) -> None:
@@ -64,33 +55,6 @@ def _ignore(_: str) -> None:
 
 class LocalClusterError(GreenroomError):
     """A process of the cluster cannot be kept running; its own log says why."""
-
-
-class _Member:
-    """One subprocess that is kept running while `wanted`."""
-
-    def __init__(self, name: str, settings: CoordinatorProcessSettings | NodeSettings) -> None:
-        self.name = name
-        self.settings = settings
-        self.wanted = True
-        self.process: trio.Process | None = None
-        self.handle: ProcessHandle | None = None
-        self.spawned = trio.Event()
-        self.gone = trio.Event()
-
-    @property
-    def running(self) -> bool:
-        return self.handle is not None and not self.handle.exited()
-
-    def signal(self, number: signal.Signals) -> None:
-        if self.handle is not None:
-            self.handle.signal(number)
-
-    def stop(self) -> None:
-        """Ask it to stop; kill it if it does not handle signals yet, and so has nothing to clean up."""
-        if self.handle is not None:
-            asked = catches(self.handle.pid, signal.SIGTERM)
-            self.handle.signal(signal.SIGINT if asked else signal.SIGKILL)
 
 
 class LocalCluster:
@@ -111,10 +75,10 @@ class LocalCluster:
         self._authority = authority
         self._data_dir = data_dir
         self._tasks = tasks
-        self._members: dict[str, _Member] = {}
+        self._members: dict[str, Member] = {}
         self._addresses: dict[str, str] = {}
         self._planned: list[str] = []
-        self._coordinator: _Member | None = None
+        self._coordinator: Member | None = None
         self._stopping = False
         self.restart_nodes = settings.restart_nodes
         self.failure: LocalClusterError | None = None
@@ -201,12 +165,12 @@ class LocalCluster:
         return found
 
     @staticmethod
-    def _pid(member: _Member) -> int:
+    def _pid(member: Member) -> int:
         if member.handle is None or not member.running:
             raise UnavailableError(f"{member.name} is not running at the moment")
         return member.handle.pid
 
-    def _everyone(self) -> list[_Member]:
+    def _everyone(self) -> list[Member]:
         return [*([self._coordinator] if self._coordinator is not None else []), *self._members.values()]
 
     # --- the state of the cluster ------------------------------------------------------------------------
@@ -283,7 +247,7 @@ class LocalCluster:
             index = len(self._addresses)
             planned = index < len(self._planned)
             self._addresses[name] = self._planned[index] if planned else self._node_address(index)
-        member = self._members[name] = _Member(name, self._node_settings(name))
+        member = self._members[name] = Member(name, self._node_settings(name))
         await self._start(member)
         return name
 
@@ -293,7 +257,7 @@ class LocalCluster:
         if self._authority is not None:
             files = self._files("coordinator", "coordinator")
             settings = msgspec.structs.replace(settings, tls=ServerTlsOptions(**files))
-        self._coordinator = _Member("coordinator", settings)
+        self._coordinator = Member("coordinator", settings)
         await self._start(self._coordinator)
         for _ in range(self._settings.nodes):
             await self.start_node()
@@ -356,19 +320,19 @@ class LocalCluster:
         """Return the options of TLS of a holder; none without TLS."""
         return {} if self._authority is None else msgspec.structs.asdict(self._authority.files(role, name))
 
-    async def _start(self, member: _Member) -> None:
+    async def _start(self, member: Member) -> None:
         self._tasks.start_soon(self._keep, member)
         await member.spawned.wait()
 
-    async def _keep(self, member: _Member) -> None:
+    async def _keep(self, member: Member) -> None:
         chance = random.Random(os.urandom(16))  # noqa: S311  jitter
         restarts = RestartPolicy(member.name, self._settings.process.restarts, chance)
         try:
             while member.wanted:
-                await self._run(member, restarts)
+                await member.run(lambda: restarts.started(time.monotonic_ns()))
                 asked = self._stopping or not member.wanted
                 kept = self._is_kept(member)
-                _tell_end(member, asked=asked, kept=kept)
+                member.tell_end(asked=asked, kept=kept)
                 if not kept:
                     break
                 verdict = restarts.exited(time.monotonic_ns())
@@ -379,7 +343,7 @@ class LocalCluster:
         finally:
             member.gone.set()
 
-    def _is_kept(self, member: _Member) -> bool:
+    def _is_kept(self, member: Member) -> bool:
         """Whether a subprocess that ended is started again."""
         if not member.wanted or self._stopping:
             return False
@@ -393,42 +357,6 @@ class LocalCluster:
     def _give_up(self, reason: str) -> None:
         self.failure = LocalClusterError(reason)
         self._tasks.cancel_scope.cancel()
-
-    async def _run(self, member: _Member, restarts: RestartPolicy) -> None:
-        command = [sys.executable, "-m", _MEMBER_MODULE, member.name]
-        membership = Membership(os.getpid(), member.settings)
-        with trio.CancelScope(shield=True), _document(membership) as document:
-            spawn = partial(trio.lowlevel.open_process, command, stdin=document, process_group=0)
-            member.process = await spawn()
-        member.handle = ProcessHandle(member.process.pid)
-        restarts.started(time.monotonic_ns())
-        member.spawned.set()
-        # Shielded: even on cancellation `stop` first asks, and then kills what does not end.
-        with trio.CancelScope(shield=True):
-            await member.handle.wait_exited()
-            await member.process.wait()
-        member.handle.close()
-
-
-@contextmanager
-def _document(membership: Membership) -> Iterator[int]:
-    """Open a file in memory, without a name, from which a member reads its settings."""
-    with os.fdopen(os.memfd_create("greenroom-settings"), "wb") as file:
-        file.write(encode_settings(membership))
-        file.seek(0)
-        yield file.fileno()
-
-
-def _tell_end(member: _Member, *, asked: bool, kept: bool) -> None:
-    assert member.process is not None
-    status = member.process.returncode
-    fields = {"process": member.name, "pid": member.process.pid, "exit_status": status}
-    if kept:
-        _log.warning("process_ended", **fields, hint=RESTART_HINT)
-    elif asked or status == 0:
-        _log.info("process_ended", **fields)
-    else:
-        _log.warning("process_ended", **fields, hint="it is not started again")
 
 
 @asynccontextmanager
