@@ -1,5 +1,7 @@
 """How a cluster map lies in etcd: under few keys, so that one transaction can change all of it. Pure.
 
+    PREFIX/leader            who leads
+    PREFIX/marks             the marks of directories
     PREFIX/map/meta          all but the nodes, actors, shards and floors
     PREFIX/map/nodes/0..f    the nodes, by a hash of their names
     PREFIX/map/actors/00..1f the actors and the floors of directories, by their first byte
@@ -11,6 +13,7 @@ would do for the rules, but then each change would write the whole map into etcd
 
 import zlib
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -26,6 +29,20 @@ _encode = msgspec.msgpack.Encoder().encode
 
 class LayoutError(GreenroomError):
     """What lies in etcd is not a cluster map of this release; the text says what is wrong."""
+
+
+class Places(NamedTuple):
+    """The keys of one cluster; those of the map begin with `maps`."""
+
+    leader: bytes
+    marks: bytes
+    maps: bytes
+
+
+def places(prefix: str) -> Places:
+    """Return the keys below a prefix."""
+    root = prefix.rstrip("/").encode()
+    return Places(root + b"/leader", root + b"/marks", root + b"/map/")
 
 
 class _Meta(msgspec.Struct, array_like=True, frozen=True):

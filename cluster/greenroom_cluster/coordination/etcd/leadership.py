@@ -30,7 +30,7 @@ from greenroom_cluster.coordination.etcd.gateway import (
     Transacted,
     end_of,
 )
-from greenroom_cluster.coordination.etcd.layout import map_of, values_of
+from greenroom_cluster.coordination.etcd.layout import map_of, places, values_of
 
 TTL_SECONDS = 2
 """The shortest lease that etcd gives with its default election timeout."""
@@ -147,8 +147,7 @@ class Leadership:
     """
 
     def __init__(self, prefix: str, name: str, now_ns: int, ttl_seconds: int = TTL_SECONDS) -> None:
-        root = prefix.rstrip("/").encode()
-        self._leader, self._marks, self._maps = root + b"/leader", root + b"/marks", root + b"/map/"
+        self._leader, self._marks, self._maps = places(prefix)
         self._name = name
         self._ttl_seconds = ttl_seconds
         self._phase: _Phase = "standby"
