@@ -10,8 +10,17 @@ from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, ShardEntry
 from greenroom.errors import UnavailableError, UsageError
 from greenroom.tls.demands import node_of as node_demand
+from greenroom_cluster.coordination.messages import ETCD_AWAY
 from greenroom_cluster.coordination.recovery import durable_members
-from greenroom_cluster.coordinator_status import AWAY, CUT_OFF, UNKNOWN, UP, CoordinatorStatus, Undecided
+from greenroom_cluster.coordinator_status import (
+    AWAY,
+    CUT_OFF,
+    UNKNOWN,
+    UP,
+    CoordinatorStatus,
+    Undecided,
+    who_leads,
+)
 from greenroom_cluster.namespace_status import NamespaceStatus, namespaces_of
 from greenroom_cluster.planning.placement import node_of
 from greenroom_cluster.planning.waiting import (
@@ -294,19 +303,28 @@ def _coordinator_status(
         if inspection.coordinator_away_seconds is not None
     }
     missing = {key: each for key, each in told.items() if each.coordinator_away_seconds}
+    knowing = [each.coordinators for key, each in told.items() if each.coordinators and key not in missing]
+    lost = [each.coordinators for each in missing.values() if each.coordinators]
+    address, others = who_leads(knowing or lost)
     if not missing:
-        return CoordinatorStatus(UP if told else UNKNOWN)
+        return CoordinatorStatus(UP if told else UNKNOWN, address=address, others=others)
     undecided = {
         Undecided(replica.shard, replica.proposes)
         for inspection in missing.values()
         for replica in inspection.replicas
         if replica.proposes
     }
+    away_seconds = round(min(each.coordinator_away_seconds or 0.0 for each in missing.values()), 1)
+    state = AWAY if len(missing) == len(told) else CUT_OFF
+    etcd_is_away = state == AWAY and any(each.farewell == ETCD_AWAY for each in lost)
     return CoordinatorStatus(
-        AWAY if len(missing) == len(told) else CUT_OFF,
-        round(min(each.coordinator_away_seconds or 0.0 for each in missing.values()), 1),
+        state,
+        away_seconds,
         tuple(sorted(_slot(cluster_map, key) for key in missing)),
         tuple(sorted(undecided, key=lambda each: (each.shard, each.kind))),
+        address,
+        others,
+        max(away_seconds, 0.1) if etcd_is_away else 0.0,
     )
 
 

@@ -21,13 +21,12 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 
 from greenroom.cluster_map import CLUSTER_IDENTITY_BYTES, SHARDS_MAX, ClusterMap, MapDelta
+from greenroom.known_coordinators import KnownCoordinators
 from greenroom.namespace_use import NamespaceUse
 from greenroom.testimony import Testimony
 
-PROTOCOL_VERSION = 4
-"""The newest version, which two sides of this release speak."""
-PROTOCOL_VERSION_MIN = 3
-"""The oldest version that this release still speaks (see `greenroom.negotiation`)."""
+PROTOCOL_VERSION = 4  # the newest, which two sides of this release speak
+PROTOCOL_VERSION_MIN = 3  # the oldest that this release still speaks (see `greenroom.negotiation`)
 FEATURE_COPIES = "copies"  # an actor lets operators copy its shards, and freeze it
 FEATURE_NAMESPACES = "namespaces"  # an actor takes from its peers what belongs to namespaces
 FEATURES: tuple[str, ...] = (FEATURE_COPIES, FEATURE_NAMESPACES)
@@ -456,6 +455,7 @@ class Inspection(Frame, frozen=True, tag=49):
     `refusing`: the slots of actors without memory, for which its primaries have refused growth lately.
     `coordinator_away_seconds`: how long it has had no connection to the coordinator, 0 while it has one; None
     from a version that does not say. `namespaces`: those with sessions in its shards, or a quota by name.
+    `coordinators`: None from a version that does not say.
     """
 
     request_id: int
@@ -469,6 +469,7 @@ class Inspection(Frame, frozen=True, tag=49):
     grantable_bytes: int = 0
     refusing: tuple[str, ...] = ()
     namespaces: tuple[NamespaceUse, ...] = ()
+    coordinators: KnownCoordinators | None = None
 
 
 # --- the cluster map -------------------------------------------------------------------------------------
@@ -494,7 +495,6 @@ _WithoutSession: TypeAlias = (
     Missing | Written | Failed | Redirect | Overloaded | Unknowable | Listing | Counted | Inspection
 )
 Reply: TypeAlias = Session | _WithoutSession
-EncodedReply: TypeAlias = EncodedSession | _WithoutSession
-"""The same replies on their way out."""
+EncodedReply: TypeAlias = EncodedSession | _WithoutSession  # the same on their way out
 
 ServerMessage: TypeAlias = Hello | Goodbye | Reply | MapFull | MapChange

@@ -210,6 +210,8 @@ def health(
         lines = [f"{'healthy' if healthy else 'not healthy'}: {found.counts()}"]
         if found.nodes_up < nodes:
             lines.append(f"{found.nodes_up} of {nodes} nodes are up with actors")
+        if leads := found.coordinator.leads():
+            lines.append(f"coordinator {found.coordinator.state}: {printable(leads)}")
         lines += [printable(warning) for warning in found.warnings()]
         sys.stdout.write("\n".join(lines) + "\n")
     if not healthy:

@@ -45,7 +45,7 @@ def print_status(status: ClusterStatus, *, shards: bool = False) -> None:
             (printable(status.cluster), "bold"),
             f", map {status.lineage}.{status.version}, "
             f"{len(status.shards)} shards of {status.replicas} replicas: {status.counts()}; "
-            f"coordinator {status.coordinator.state}",
+            f"coordinator {status.coordinator.state}{_leads(status)}",
         )
     )
     for warning in status.warnings():
@@ -77,6 +77,11 @@ def print_status(status: ClusterStatus, *, shards: bool = False) -> None:
         console.print(_namespace_table(status))
     if shards:
         console.print(_shard_table(status))
+
+
+def _leads(status: ClusterStatus) -> str:
+    leads = status.coordinator.leads()
+    return f": {printable(leads)}" if leads else ""
 
 
 def _table(*columns: str) -> Table:

@@ -35,6 +35,12 @@ MARKS_MAX = 1 << 14
 SHOWN_MAX = 512
 """Shards per message of what a directory knows."""
 
+ETCD_AWAY = "etcd-away"
+"""The code of the `Goodbye` of a coordinator that leads no more because etcd does not answer."""
+
+RESIGNED = "resigned"
+"""The code of the `Goodbye` of a coordinator that leads no more for another reason."""
+
 SHOW_DIRECTORY = "show-directory"
 """The code of the `Goodbye` by which a coordinator without a map asks what directories know."""
 

@@ -108,10 +108,10 @@ class _Told:
 
     def send(self, messages: list[Any]) -> None:
         """Send these to the operator."""
-        away = self._coordinator.away_seconds
+        away, known = self._coordinator.away_seconds, self._coordinator.known
         self._connection.send(
             [
-                msgspec.structs.replace(message, coordinator_away_seconds=away)
+                msgspec.structs.replace(message, coordinator_away_seconds=away, coordinators=known)
                 if isinstance(message, wire.Inspection)
                 else message
                 for message in messages

@@ -23,9 +23,11 @@ from greenroom_cluster.access import AT_COORDINATOR, ONLY_AT_NODES, sees_process
 from greenroom_cluster.audit import Audit
 from greenroom_cluster.coordination import service as fx
 from greenroom_cluster.coordination.coordinator import CoordinatorSettings
+from greenroom_cluster.coordination.etcd.candidacy import Cease
 from greenroom_cluster.coordination.genesis import (
     ClusterOptions,
 )
+from greenroom_cluster.coordination.messages import ETCD_AWAY, RESIGNED
 from greenroom_cluster.coordination.service import CoordinationService
 from greenroom_cluster.coordination.storage import StorageFailedError
 from greenroom_cluster.etcd_options import EtcdOptions
@@ -225,6 +227,14 @@ class CoordinatorServer:
         if effect.last:
             connection.end_sending()
 
+    def say_goodbye(self, ceased: Cease) -> None:
+        """Tell all peers why this coordinator serves no more; what cannot be sent now is dropped."""
+        goodbye = wire.Goodbye(ETCD_AWAY if ceased.away else RESIGNED, ceased.reason)
+        for connection, role in self._connections.values():
+            if role == wire.ROLE_PEER:
+                connection.send((goodbye,))
+                connection.end_sending()
+
     def _tell(self, reply: fx.Reply, *, gone: bool) -> None:
         audit = self._audits.get(reply.connection)
         if audit is None or not audit.waits():
@@ -264,5 +274,6 @@ async def _run_on_etcd(
         while True:
             async with candidate.leading() as kept:
                 server = CoordinatorServer(settings, kept)
+                candidate.on_cease = server.say_goodbye
                 _log.info("coordinator_leads", address=address, version=kept.map.version)
                 await server.run()

@@ -15,9 +15,12 @@ from greenroom.addresses import parse_addresses
 from greenroom.cluster_map import ClusterMap
 from greenroom.errors import UnavailableError
 from greenroom.framing import messages_decoder
+from greenroom.known_coordinators import KnownCoordinators
 from greenroom.negotiation import hello
 from greenroom.tls.demands import Demand
 from greenroom_cluster.coordination.messages import (
+    ETCD_AWAY,
+    RESIGNED,
     Accepted,
     CoordinatorReply,
     CoordinatorRequest,
@@ -118,6 +121,7 @@ class CoordinatorLink:
         self.failure = ""
         self._session = CoordinatorSession(settings.sender, settings.remembered)
         self._connection: FramedConnection | None = None
+        self._address = self._farewell = ""
         # Set by `run`, because there is no clock before.
         self._lost_at: float | None = None
         self._wake = trio.Event()
@@ -138,6 +142,13 @@ class CoordinatorLink:
         if self.up or self._lost_at is None:
             return 0.0
         return trio.current_time() - self._lost_at
+
+    @property
+    def known(self) -> KnownCoordinators:
+        """Which coordinators there are, as far as this process knows."""
+        given = self._settings.address.split(",")
+        others = tuple(each for each in given if each != self._address)
+        return KnownCoordinators(self._address, others, self._farewell)
 
     async def run(self) -> None:
         """Keep the connection until cancelled."""
@@ -198,10 +209,10 @@ class CoordinatorLink:
 
     # --- the connection ----------------------------------------------------------------------------------
 
-    def begin(self, connection: FramedConnection) -> None:
+    def begin(self, connection: FramedConnection, address: str) -> None:
         """Begin a session on an open connection."""
         connection.speak(_decoder)
-        self._connection = connection
+        self._connection, self._address = connection, address
         self._step(session.Connected())
 
     async def use(self, connection: FramedConnection) -> None:
@@ -232,6 +243,7 @@ class CoordinatorLink:
                 case session.MapSeen(map=cluster_map):
                     self._on_map(cluster_map)
                 case session.SessionUp():
+                    self._farewell = ""
                     self._on_up()
                 case session.SessionDown():
                     self._lost_at = trio.current_time()
@@ -252,6 +264,9 @@ class CoordinatorLink:
 
     def _log_end(self, end: session.End) -> None:
         match end:
+            case session.Refused(code=str(code), reason=reason) if code in (ETCD_AWAY, RESIGNED):
+                self._farewell = code
+                _limited_log.info("coordinator_resigned", code=code, address=self._address, reason=reason)
             case session.Refused(code=code, reason=reason):
                 _limited_log.error("coordinator_refused", code=code, reason=reason)
             case session.ForeignMap():

@@ -161,6 +161,11 @@ class _Line:
 
         self._next = used
 
+    @property
+    def address(self) -> str:
+        """The address that is connected to, or tried next."""
+        return self._redial.address
+
     async def next_event(self) -> redial.RedialInput:
         """Wait for the next event on the socket, or for the time at which the redial is due."""
         due_ns = self._redial.next_deadline()
@@ -301,8 +306,8 @@ async def _connect_to(sock: socket.socket, target: tuple[object, ...]) -> None:
 class LinkUser(Protocol):
     """The user of a connection that is kept open."""
 
-    def begin(self, connection: FramedConnection) -> None:
-        """Note a new connection; nothing has been received on it yet."""
+    def begin(self, connection: FramedConnection, address: str) -> None:
+        """Note a new connection, and to where; nothing has been received on it yet."""
 
     async def use(self, connection: FramedConnection) -> None:
         """Use it until it ends, or is no longer of use."""
@@ -346,7 +351,7 @@ async def _keep(line: _Line, address: str, user: LinkUser, what: str) -> NoRetur
                         _log.debug("link_up", link=what, address=address)
                         told.clear()
                         line.use(user.use)
-                        user.begin(line.connection)
+                        user.begin(line.connection, line.address)
                     case redial.Down():
                         user.end()
                     case redial.Failed(reason=reason, code=code):

@@ -69,6 +69,8 @@ class Candidate:
         self._begun: ca.Begin | None = None
         self._begun_event = trio.Event()
         self._term: trio.CancelScope | None = None
+        self.on_cease: Callable[[ca.Cease], None] = lambda _: None
+        """Called before the body of `leading` is cancelled."""
         self._numbers = itertools.count(1)
         self._kept: dict[int, trio.Event] = {}
 
@@ -148,6 +150,7 @@ class Candidate:
                     self._begun_event.set()
                 case ca.Cease(reason=reason):
                     _log.warning("coordinator_resigns", reason=reason)
+                    self.on_cease(effect)
                     if self._begun is not None:
                         self._begun, self._begun_event = None, trio.Event()
                     if self._term is not None:

@@ -113,7 +113,7 @@ class _Link:
         """End it; report nothing afterwards."""
         self._scope.cancel()
 
-    def begin(self, connection: FramedConnection) -> None:
+    def begin(self, connection: FramedConnection, address: str) -> None:
         """Report that it is up."""
         if self._scope.cancel_called:
             return  # it was stopped when it was down for a moment, as another connection took its place

@@ -354,7 +354,7 @@ class Kept:
         self.begun = self.ended = 0
         self.failures: list[str] = []
 
-    def begin(self, connection: FramedConnection) -> None:
+    def begin(self, connection: FramedConnection, address: str) -> None:
         connection.speak(client_decoder)
         self.begun += 1
 

@@ -7,6 +7,7 @@ import trio
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry
 from greenroom.framing import encode_frames, encode_greeting
+from greenroom.known_coordinators import KnownCoordinators
 from greenroom_cluster.cli.tables import print_status
 from greenroom_cluster.coordinator_status import CoordinatorStatus, Undecided
 from greenroom_cluster.inspection import (
@@ -227,6 +228,42 @@ def test_coordinator_is_judged_by_all_that_tell(
     found = summarize(cluster_map(B), said).coordinator
     assert (found.state, found.away_seconds, found.unreached_by) == (state, seconds, unreached)
     assert bool(found.told()) == (state in {"away", "cut_off"})
+
+
+FIRST = KnownCoordinators("c1:7300", ("c2:7300",))
+LOST = KnownCoordinators("c1:7300", ("c2:7300",), "etcd-away")
+
+
+@pytest.mark.parametrize(
+    ("known", "address", "others", "etcd_away_seconds", "told"),
+    [
+        ({A: (FIRST, 0.0), B: (FIRST, 0.0)}, "c1:7300", ("c2:7300",), 0.0, "leads; c2:7300 stands by"),
+        # What who is connected says counts.
+        (
+            {A: (KnownCoordinators("c2:7300", ("c1:7300",)), 0.0), B: (LOST, 5.0)},
+            *("c2:7300", ("c1:7300",), 0.0, "c2:7300 leads; c1:7300"),
+        ),
+        ({A: (LOST, 5.0), B: (FIRST, 7.0)}, "c1:7300", ("c2:7300",), 5.0, "etcd, which keeps the map, did"),
+        ({A: (FIRST, 5.0)}, "c1:7300", ("c2:7300",), 0.0, "none of the coordinators (c1:7300, c2:7300)"),
+        ({A: (KnownCoordinators("c1:7300"), 0.0), B: (None, 0.0)}, "c1:7300", (), 0.0, ""),
+        ({A: (None, 0.0)}, "", (), 0.0, ""),
+    ],
+)
+def test_who_leads_is_what_actors_are_connected_to(
+    known: dict[bytes, tuple[KnownCoordinators | None, float]],
+    address: str,
+    others: tuple[str, ...],
+    etcd_away_seconds: float,
+    told: str,
+) -> None:
+    said = {
+        key: wire.Inspection(1, key, (), away, coordinators=coordinators)
+        for key, (coordinators, away) in known.items()
+    }
+    found = summarize(cluster_map(B), said).coordinator
+    assert (found.address, found.others, found.etcd_away_seconds) == (address, others, etcd_away_seconds)
+    assert told in found.told() + found.leads()
+    assert bool(found.told() + found.leads()) == bool(told)
 
 
 def test_what_waits_for_the_coordinator_is_told_once_a_shard() -> None:

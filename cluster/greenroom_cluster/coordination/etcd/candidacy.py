@@ -26,9 +26,13 @@ class Begin(msgspec.Struct, frozen=True):
 
 
 class Cease(msgspec.Struct, frozen=True):
-    """Serve no longer, and reply to nothing that is undecided. If `Begin` has not come, nothing changes."""
+    """Serve no longer, and reply to nothing that is undecided. If `Begin` has not come, nothing changes.
+
+    `away`: because etcd does not answer.
+    """
 
     reason: str
+    away: bool = False
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -96,9 +100,9 @@ class Candidacy:
                     followed += self._lead(now_ns, effect)
                 case ls.Saved():
                     followed += self._saved(now_ns)
-                case ls.Resign(reason=reason):
+                case ls.Resign(reason=reason, away=away):
                     self._cease()
-                    followed.append(Cease(reason))
+                    followed.append(Cease(reason, away))
                 case _:
                     followed.append(effect)
         return followed

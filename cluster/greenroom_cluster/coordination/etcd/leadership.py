@@ -119,9 +119,10 @@ class Saved(msgspec.Struct, frozen=True):
 
 
 class Resign(msgspec.Struct, frozen=True):
-    """Stop serving at once, without a reply to anything undecided."""
+    """Stop serving at once, without a reply to anything undecided. `away`: because etcd does not answer."""
 
     reason: str
+    away: bool = False
 
 
 LeadershipEffect: TypeAlias = Grant | Renew | Transact | Revoke | Lead | Saved | Resign
@@ -186,7 +187,7 @@ class Leadership:
         effects: list[LeadershipEffect] = []
         if self._phase == "leading" and now_ns >= self._valid_ns:
             # First: after a pause, an answer that had waited would else be acted upon.
-            effects += self._resign(now_ns, "etcd has not renewed its lease in time")
+            effects += self._resign(now_ns, "etcd has not renewed its lease in time", away=True)
         if happened is not None:
             effects += self._take(now_ns, happened)
         return effects + self._do_due(now_ns)
@@ -277,8 +278,8 @@ class Leadership:
         self._due_ns = min(now_ns + wait_ns, NEVER_NS)
         return [Revoke(lease)] if lease else []
 
-    def _resign(self, now_ns: int, reason: str) -> list[LeadershipEffect]:
-        return [Resign(reason), *self._stand_by(now_ns, RETRY_NS)]
+    def _resign(self, now_ns: int, reason: str, *, away: bool = False) -> list[LeadershipEffect]:
+        return [Resign(reason, away), *self._stand_by(now_ns, RETRY_NS)]
 
     def _looked(self, now_ns: int, answer: Transacted) -> list[LeadershipEffect]:
         found = answer.responses[0].response_range.kvs
