@@ -34,6 +34,7 @@ from greenroom_cluster.tls_options import AccessTlsOptions, NodeTlsOptions, Serv
 
 CLUSTER = "greenroom"
 COORDINATOR_ADDRESS = "127.0.0.1:7300"
+MAP_DIRECTORY = Path("greenroom-data")
 NODE_ADDRESS = "127.0.0.1:7400"
 HANG_SECONDS = 10.0
 HANG_SECONDS_MIN = 1.0
@@ -47,7 +48,10 @@ Durability: TypeAlias = Literal["none", "interval", "fsync"]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 CLUSTER_FLAG = Flag(help="Name of the cluster; peers and clients must name the same.")
-_DATA_DIR = Flag(help="Directory of the coordinator's cluster map.")
+_DATA_DIR = Flag(
+    help="Directory of the coordinator's cluster map; with --store it keeps none.",
+    shown_default="greenroom-data",
+)
 SHARDS = Flag(
     help="Slices of the hash space, a power of two; set when the cluster is created.",
     shown_default=f"{SHARDS_DEFAULT} for a new cluster",
@@ -189,13 +193,14 @@ class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True, tag=
     """A `greenroom coordinator`. `shards` or `replicas` None: that of the existing cluster, or the default.
 
     `adopt_from` lists addresses of nodes, separated by commas: a new lineage begins from the newest map that
-    they serve. With `adopt_from_directories` it begins from what actors kept on disk.
+    they serve. With `adopt_from_directories` it begins from what actors kept on disk. Without a `data_dir` it
+    is `MAP_DIRECTORY`.
     """
 
     listen: Annotated[str, Flag(help="Address to listen on.", variable="GREENROOM_COORDINATOR_LISTEN")] = (
         COORDINATOR_ADDRESS
     )
-    data_dir: Annotated[Path, _DATA_DIR] = Path("greenroom-data")
+    data_dir: Annotated[Path | None, _DATA_DIR] = None
     cluster: Annotated[str, CLUSTER_FLAG] = CLUSTER
     shards: Annotated[int | None, SHARDS] = None
     replicas: Annotated[int | None, REPLICAS] = None
@@ -235,10 +240,7 @@ class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True, tag=
         """Raise UsageError, naming the option, if something cannot be."""
         check_address("--listen", self.listen, any_port=True)
         self.etcd.check()
-        if self.etcd.store and self.new_lineage:
-            raise UsageError(
-                "--new-lineage is for a map in a file, which may be lost or old; --store has the newest"
-            )
+        self._check_store()
         self.tls.check()
         self.proof.check()
         if self.recover_alone_after and not RECOVER_ALONE_MIN <= self.recover_alone_after < SECONDS_MAX:
@@ -263,6 +265,28 @@ class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True, tag=
             raise UsageError("--give-up-newer contradicts --adopt-from: give one of them")
         self.process.check()
 
+    @property
+    def directory(self) -> Path:
+        """The directory of the map, if that is in a file."""
+        return self.data_dir or MAP_DIRECTORY
+
+    def _check_store(self) -> None:
+        """Refuse what says how to go on from a file, if the map is in etcd."""
+        if not self.etcd.store:
+            return
+        given = {
+            "--new-lineage": self.new_lineage,
+            "--adopt-from": bool(self.adopt_from),
+            "--adopt-from-directories": self.adopt_from_directories,
+            "--give-up-newer": self.give_up_newer,
+        }
+        for option in (option for option, is_given in given.items() if is_given):
+            raise UsageError(
+                f"{option} is for a map in a file, which may be lost or old, and --store (GREENROOM_STORE) "
+                "keeps it in etcd: leave one of them out. If etcd has lost the map, start without --store, "
+                "and then move the map to etcd by `greenroom move-map`"
+            )
+
     def adopted_addresses(self) -> list[str]:
         """Return the addresses in `adopt_from`. Raises UsageError if one is malformed."""
         addresses = [address.strip() for address in self.adopt_from.split(",") if address.strip()]
@@ -281,6 +305,15 @@ class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True, tag=
             self.adopt_from_directories,
             self.recover_alone_after,
         )
+
+
+class MoveMapSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """A `greenroom move-map`: from which directory to which etcd."""
+
+    data_dir: Annotated[
+        Path, Flag(help="Directory in which the coordinator, which is stopped, has kept its map.")
+    ] = MAP_DIRECTORY
+    etcd: EtcdOptions = EtcdOptions()
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, tag="node"):

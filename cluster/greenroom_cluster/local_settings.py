@@ -23,20 +23,23 @@ from greenroom_cluster.config import (
     check_address,
 )
 from greenroom_cluster.coordination.genesis import REPLICAS_DEFAULT, SHARDS_DEFAULT
+from greenroom_cluster.etcd_options import EtcdOptions
 from greenroom_cluster.flags import Flag
 from greenroom_cluster.logs import LogSettings
 from greenroom_cluster.proof_options import ProofOptions
+
+COORDINATORS_MAX = 8
 
 
 class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A whole cluster on this machine.
 
-    Nodes listen on consecutive ports, beginning with that of `listen`; port 0: on any free ports. The
-    coordinator listens on `coordinator_listen` (port 0: any free port). If that is empty, it takes its usual
-    address, or any free port if the usual one is taken or the nodes listen on free ports. Without a
-    `data_dir` the cluster map is kept in a temporary directory and deleted at the end; with a `durability`, a
-    node keeps its sessions in the folder of its name there. Without a `memory_max`
-    all actors share the machine's memory.
+    Nodes listen on consecutive ports, beginning with that of `listen`; port 0: on any free ports. So do
+    coordinators, from `coordinator_listen` on. If that is empty, they take the usual port and the next ones,
+    or any free ports if one of these is taken or the nodes listen on free ports. Without a `data_dir` the
+    cluster map is kept in a temporary directory and deleted at the end, unless it is in `etcd`; with a
+    `durability`, a node keeps its sessions in the folder of its name there. Without a `memory_max` all actors
+    share the machine's memory.
     """
 
     nodes: Annotated[int, Flag(help="How many nodes.")] = 3
@@ -46,10 +49,15 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
     coordinator_listen: Annotated[
         str,
         Flag(
-            help=f"Address of the coordinator; without it {COORDINATOR_ADDRESS}, or any free port.",
+            help=f"Address of the coordinator; without it {COORDINATOR_ADDRESS}, or any free port. Several "
+            "take the next ports.",
             shown_default=False,
         ),
     ] = ""
+    coordinators: Annotated[
+        int, Flag(help="With --store: how many coordinators, of which one leads and the others stand by.")
+    ] = 1
+    etcd: EtcdOptions = EtcdOptions()
     data_dir: Annotated[
         Path | None, Flag(help="Directory of the cluster map; keeps the sessions over an orderly end too.")
     ] = None
@@ -74,21 +82,24 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
             check_address("--coordinator-listen", self.coordinator_listen, any_port=True)
         if not 1 <= self.nodes <= 64:
             raise UsageError(f"--nodes must be 1 to 64; it is {self.nodes}")
+        self.etcd.check()
+        self._check_coordinators()
         self._check_ports()
         if self.replicas > self.nodes:
             raise UsageError(
                 f"--replicas {self.replicas} needs as many nodes: give --nodes {self.replicas} or more, or "
                 f"--replicas {self.nodes}"
             )
-        self.coordinator_settings(COORDINATOR_ADDRESS, Path()).check()
+        self.coordinator_settings(COORDINATOR_ADDRESS, None).check()
         self.node_settings("n1", NODE_ADDRESS, COORDINATOR_ADDRESS).check()
 
-    def coordinator_settings(self, listen: str, data_dir: Path) -> CoordinatorProcessSettings:
-        """Return the settings of the coordinator."""
+    def coordinator_settings(self, listen: str, data_dir: Path | None) -> CoordinatorProcessSettings:
+        """Return the settings of one coordinator. With `etcd` it keeps nothing in a directory."""
         return CoordinatorProcessSettings(
             listen=listen,
-            data_dir=data_dir,
+            data_dir=None if self.etcd.store else data_dir,
             cluster=self.cluster,
+            etcd=self.etcd,
             shards=self.shards,
             replicas=self.replicas,
             recover_alone_after=self.recover_alone_after,
@@ -111,6 +122,15 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
             process=self.process,
         )
 
+    def _check_coordinators(self) -> None:
+        if not 1 <= self.coordinators <= COORDINATORS_MAX:
+            raise UsageError(f"--coordinators must be 1 to {COORDINATORS_MAX}; it is {self.coordinators}")
+        if self.coordinators > 1 and not self.etcd.store:
+            raise UsageError(
+                f"--coordinators {self.coordinators} need a map that they share: keep it in etcd with "
+                "--store etcd://host:2379 (GREENROOM_STORE); a map in a file has one coordinator"
+            )
+
     def _check_ports(self) -> None:
         host, port = parse_address(self.listen, any_port=True)
         if not port:
@@ -119,10 +139,11 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
         if last > PORT_MAX:
             raise UsageError(f"--listen {self.listen} leaves no room for the ports of {self.nodes} nodes")
         if self.coordinator_listen:
-            coordinator_host, coordinator_port = parse_address(self.coordinator_listen, any_port=True)
-            if coordinator_host == host and port <= coordinator_port <= last:
+            coordinator_host, first = parse_address(self.coordinator_listen, any_port=True)
+            taken = [each for each in range(first, first + self.coordinators) if port <= each <= last]
+            if coordinator_host == host and first and taken:
                 raise UsageError(
-                    f"--coordinator-listen {self.coordinator_listen} is the address of node "
-                    f"n{coordinator_port - port + 1} as well: nodes listen on ports {port} to {last}; "
-                    "choose another --coordinator-listen or --listen"
+                    f"--coordinator-listen {self.coordinator_listen} takes port {taken[0]}, which is that of "
+                    f"node n{taken[0] - port + 1} as well: nodes listen on ports {port} to {last}; choose "
+                    "another --coordinator-listen or --listen"
                 )

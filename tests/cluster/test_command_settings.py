@@ -1,5 +1,6 @@
 """Settings made from the options of a command."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -16,6 +17,8 @@ from greenroom_cluster.config import (
     NodeOptions,
     NodeSettings,
 )
+from greenroom_cluster.coordination.genesis import first_map
+from greenroom_cluster.coordination.storage import MapStorage, refuse_kept_map
 from greenroom_cluster.flags import Flag
 from greenroom_cluster.local_settings import LocalClusterSettings
 
@@ -76,3 +79,32 @@ def test_only_servers_serve_plaintext_beside_tls() -> None:
     with pytest.raises(UsageError, match="--tls-cert"):
         settings.check()
     assert not hasattr(taken(AccessOptions).tls, "plaintext_from")
+
+
+@pytest.mark.parametrize(
+    "option", ["--new-lineage", "--adopt-from-directories", "--give-up-newer", "--adopt-from=h:1"]
+)
+def test_what_says_how_to_go_on_from_a_file_is_not_for_etcd(option: str) -> None:
+    settings = taken(CoordinatorProcessSettings, "--store", "etcd://h:2379", option)
+    with pytest.raises(UsageError, match=rf"{option.partition('=')[0]} is .*greenroom move-map"):
+        settings.check()
+
+
+def test_a_map_in_a_file_has_its_usual_directory() -> None:
+    assert taken(CoordinatorProcessSettings).directory == Path("greenroom-data")
+    assert taken(CoordinatorProcessSettings, "--data-dir", "/d").directory == Path("/d")
+
+
+def test_only_a_map_of_the_cluster_keeps_a_coordinator_from_etcd(tmp_path: Path) -> None:
+    refuse_kept_map(tmp_path / "none", "shop")
+    with MapStorage(tmp_path) as storage:
+        refuse_kept_map(tmp_path, "shop")
+        storage.save(first_map("shop", 4, 2))
+        refuse_kept_map(tmp_path, "other")
+        with pytest.raises(UsageError, match="greenroom move-map"):
+            refuse_kept_map(tmp_path, "shop")
+        storage.move("etcd://h:2379")
+        refuse_kept_map(tmp_path, "shop")
+        storage.stay()
+        with pytest.raises(UsageError, match="greenroom move-map"):
+            refuse_kept_map(tmp_path, "shop")

@@ -51,11 +51,14 @@ class OnEtcd:
     async def start(self) -> None:
         for name in self._listen:
             await self.start_coordinator(name)
+        await self.start_nodes()
+        await self.until_whole()
+
+    async def start_nodes(self) -> None:
         where = ",".join(self._listen.values())
         for name, address in zip(NODES, self.addresses, strict=True):
             options = ("--actors", "1", "--cluster", CLUSTER, "--coordinator", where)
             self.nodes[name] = await self._host.start("node", "--name", name, "--listen", address, *options)
-        await self.until_whole()
 
     async def until_whole(self, version: int = 0) -> ClusterStatus:
         """Wait until all shards are whole in a map of that version or later; return how the cluster is."""

@@ -142,12 +142,13 @@ async def _bring_back(kept: KeptSessions, cluster: LocalCluster, progress: Calla
 def _farewell(settings: LocalClusterSettings) -> str:
     if settings.node.actor.durability != "none":
         return f"stopping. The sessions stay on disk in {settings.data_dir}, where the next start finds them"
+    stays = f"stays in {settings.etcd.store or settings.data_dir}"
     if settings.data_dir is None:
         return (
             "stopping. All sessions end: only the nodes' memory holds them; --data-dir keeps them over a "
-            "Ctrl-C. The cluster map was temporary, and goes too"
+            f"Ctrl-C. The cluster map {stays if settings.etcd.store else 'was temporary, and goes too'}"
         )
-    return f"stopping before the cluster was complete. The cluster map stays in {settings.data_dir}"
+    return f"stopping before the cluster was complete. The cluster map {stays}"
 
 
 def _ignore(_: str) -> None:

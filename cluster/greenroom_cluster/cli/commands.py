@@ -332,6 +332,14 @@ def demo(
             envvar="GREENROOM_DEMO_DURABILITY",
         ),
     ] = "none",
+    store: Annotated[
+        str,
+        typer.Option(
+            help="Keep the map in etcd, etcd://host:2379, and kill the coordinator that leads too.",
+            envvar="GREENROOM_DEMO_STORE",
+            show_default=False,
+        ),
+    ] = "",
     json: options.Json = False,
 ) -> None:
     """Run the demo: a shop on three nodes, shoppers, kills, and every cart checked afterwards."""
@@ -339,5 +347,6 @@ def demo(
     from greenroom_cluster.demo.command import run_demo
 
     _need_tractor(DEMO_FAILED)
-    status = run_demo(json=json, seconds=seconds, browsers=browsers, seed=seed, durability=durability)
-    raise typer.Exit(status)
+    raise typer.Exit(
+        run_demo(json=json, seconds=seconds, browsers=browsers, seed=seed, durability=durability, store=store)
+    )

@@ -1,4 +1,4 @@
-"""The commands about what actors keep on disk: inspect, adopt-directory. They need no running cluster."""
+"""The commands about what is kept on disk: inspect, adopt-directory, move-map."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,8 +7,10 @@ import msgspec
 import typer
 
 from greenroom.errors import GreenroomError, UsageError
+from greenroom_cluster import config
 from greenroom_cluster.cli import options
-from greenroom_cluster.cli.asking import print_json, print_line
+from greenroom_cluster.cli.asking import print_json, print_line, run
+from greenroom_cluster.cli.settings import with_options_of
 from greenroom_cluster.escaping import printable
 
 _Directory = Annotated[
@@ -19,6 +21,7 @@ _Directory = Annotated[
 def add_commands(app: typer.Typer) -> None:
     """Add them to the command line."""
     app.command(short_help="Show what actors keep on disk.")(inspect)
+    app.command("move-map", short_help="Move a stopped coordinator's map to etcd.")(move_map)
     app.command("adopt-directory", short_help="Have a directory count that was moved or restored.")(adopt)
 
 
@@ -62,6 +65,28 @@ def adopt(directory: _Directory) -> None:
         finally:
             opened.close()
         print_line(printable(f"{path} is adopted: directory {identity.directory.hex()} counts here"))
+
+
+@with_options_of(config.MoveMapSettings)
+def move_map(settings: config.MoveMapSettings) -> None:
+    """Move the map of a coordinator that is stopped from its directory to etcd.
+
+    Run it on the coordinator's host. Afterwards start coordinators with the same --store: the nodes that run
+    go on with them.
+    """
+    if not settings.etcd.store:
+        raise UsageError("say where the map is to be kept: --store etcd://host:2379 (GREENROOM_STORE)")
+    settings.etcd.check()
+    from greenroom_cluster.runtime.map_moving import move_map as move
+
+    moved = run(move, settings.data_dir, settings.etcd)
+    what = "was moved before" if moved.before else "is in etcd"
+    print_line(
+        printable(
+            f"map {moved.lineage}.{moved.version} of cluster {moved.cluster} {what}: start coordinators with "
+            f"--store {settings.etcd.store}"
+        )
+    )
 
 
 def _read(work: Any, path: Path) -> Any:

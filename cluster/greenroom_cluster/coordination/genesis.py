@@ -241,8 +241,9 @@ def _check_fixed(options: ClusterOptions, stored: ClusterMap) -> None:
     ):
         if asked is not None and asked != kept:
             raise UsageError(
-                f"{option} is {asked!r}, but the cluster in this directory was created with {kept!r}, which "
-                "is fixed: start with that value, or choose another --data-dir (GREENROOM_DATA_DIR)"
+                f"{option} is {asked!r}, but the cluster whose map is kept there was created with {kept!r}, "
+                "which is fixed: start with that value, or keep the map in another --data-dir "
+                "(GREENROOM_DATA_DIR), or under another prefix of --store (GREENROOM_STORE)"
             )
 
 

@@ -4,6 +4,7 @@
     marks.bin   the same of the highest marks of directories, which may be ahead of the floors in the map
     map.tmp     the next map while it is written; means nothing
     lock        held with flock(2) while a coordinator runs; names the cluster once a map was saved
+    moved       where the map is now, if it was moved away: what is here is not used any more
 
 A note in memory (`boot_note`) distinguishes the map last written from an older copy of it.
 
@@ -27,7 +28,7 @@ from greenroom.cluster_map import ClusterMap
 from greenroom.errors import GreenroomError, InvariantError, UsageError
 from greenroom_cluster.coordination.boot_note import BootNote
 from greenroom_cluster.coordination.bounds import MAP_BYTES_MAX, map_objection
-from greenroom_cluster.lasting_files import lock_directory, replace_file
+from greenroom_cluster.lasting_files import lock_directory, replace_file, sync_directory
 
 FORMAT_VERSION = 2
 """The latest format, see `format_of`."""
@@ -36,6 +37,7 @@ _MAGIC = b"GREENMAP"
 _HEADER = struct.Struct(">8sHQI")
 
 _MARKS_MAGIC = b"GREENMRK"
+_MOVED = "moved"
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(ClusterMap)
@@ -118,12 +120,45 @@ class MapStorage:
             os.close(self._lock)
             self._lock = -1
 
-    def load(self) -> ClusterMap | None:
+    @property
+    def moved_to(self) -> str:
+        """Where the map was moved; empty if it was not. Raises MapDamagedError if that cannot be read."""
+        try:
+            return (self._directory / _MOVED).read_text(errors="replace")
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            raise self._damaged(f"reading its file {_MOVED} failed: {error.strerror}") from error
+
+    def move(self, where: str) -> None:
+        """Note durably that the map is there from now on, so that nobody goes on from this one.
+
+        Raises StorageFailedError.
+        """
+        try:
+            replace_file(self._directory / _MOVED, where.encode())
+        except OSError as error:
+            raise self._failed("where the map is moved", error) from error
+
+    def stay(self) -> None:
+        """Take back `move`. Raises StorageFailedError."""
+        try:
+            (self._directory / _MOVED).unlink(missing_ok=True)
+            sync_directory(self._directory)
+        except OSError as error:
+            raise self._failed("that the map stays", error) from error
+
+    def load(self, *, even_moved: bool = False) -> ClusterMap | None:
         """Return the map on disk, or None if none was ever saved here.
 
         If this boot cannot vouch for it, it does not vouch for later ones either, until `vouch` is called.
-        Raises MapDamagedError if there must be one and it cannot be read whole.
+        Raises MapDamagedError if there must be one and it cannot be read whole, UsageError if it was moved.
         """
+        if not even_moved and (where := self.moved_to):
+            raise UsageError(
+                f"the map in {self._directory} was moved to {where}: start the coordinator with --store "
+                f"{where} (GREENROOM_STORE), or give it another --data-dir (GREENROOM_DATA_DIR)"
+            )
         try:
             content = self._path.read_bytes()
         except FileNotFoundError:
@@ -241,6 +276,24 @@ class MapStorage:
             f"the cluster map {self._path} is damaged: {what}. Move the directory away, put back a copy "
             "if there is one, and start once with --new-lineage --adopt-from host:port,host:port, naming "
             "nodes that run"
+        )
+
+
+def refuse_kept_map(directory: Path, cluster: str) -> None:
+    """Raise UsageError if a directory holds the map of this cluster, which is to be kept elsewhere.
+
+    Two coordinators that go on from two maps of one cluster lose sessions.
+    """
+    try:
+        held = (directory / "map.bin").exists() and not (directory / _MOVED).exists()
+        kept = held and (directory / "lock").read_text(errors="replace") == cluster
+    except OSError:
+        return
+    if kept:
+        raise UsageError(
+            f"{directory} holds the map of cluster {cluster!r}, and --store (GREENROOM_STORE) would begin "
+            "without it: move it first, by `greenroom move-map` with the same --store; or, if it is of no "
+            "use, remove it or name another --data-dir (GREENROOM_DATA_DIR)"
         )
 
 

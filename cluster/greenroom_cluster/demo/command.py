@@ -33,6 +33,7 @@ def run_demo(
     browsers: int = BROWSERS,
     seed: int = 0,
     durability: Durability = "none",
+    store: str = "",
 ) -> int:
     """Run the demo and return the exit status.
 
@@ -49,7 +50,7 @@ def run_demo(
             markup=False,
         )
         return EXIT_FAILED
-    settings = DemoSettings(seconds=seconds, browsers=browsers, seed=seed, durability=durability)
+    settings = DemoSettings(seconds=seconds, browsers=browsers, seed=seed, durability=durability, store=store)
     # What the demo tells, its stage shows; stdout is for the result alone.
     logs.configure(LogSettings(level="error"))
     try:

@@ -55,11 +55,18 @@ def _rows(result: DemoResult) -> list[tuple[str, str, bool]]:
         ("logins that came back after logout", f"{result.resurrected:,}", result.resurrected > 0),
         _duration_row("time to recover after the actor's kill", result.recover_actor_seconds),
         _duration_row("time to recover after the node's kill", result.recover_node_seconds),
+        *_rows_of_coordinators(result),
         *_rows_of_durability(result),
         _duration_row("request latency, median", result.latency_p50_seconds),
         _duration_row("request latency, 99 of 100 within", result.latency_p99_seconds),
         _duration_row("longest request", result.longest_request_seconds),
     ]
+
+
+def _rows_of_coordinators(result: DemoResult) -> list[tuple[str, str, bool]]:
+    if not result.store:
+        return []
+    return [_duration_row("time until another coordinator led", result.new_leader_seconds)]
 
 
 def _rows_of_durability(result: DemoResult) -> list[tuple[str, str, bool]]:

@@ -1,13 +1,15 @@
 """The demo from start to end: a cluster, a shop on it, customers, kills, the last look at every cart.
 
-First an actor is killed, then a node. With a durability the node is started again from its directory, and
-then every process of the cluster is killed at once, coordinator included.
+First an actor is killed, then a node. With the map in etcd, the coordinator that leads is killed next, and
+another one takes over. With a durability the node is started again from its directory, and then every process
+of the cluster is killed at once, coordinator included.
 """
 
 import random
+import secrets
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -16,7 +18,8 @@ import httpx
 import trio
 
 import greenroom
-from greenroom_cluster.config import ActorOptions, NodeOptions, ProcessOptions
+from greenroom.errors import GreenroomError
+from greenroom_cluster.config import CLUSTER, ActorOptions, NodeOptions, ProcessOptions
 from greenroom_cluster.coordination.boot_note import BootNote
 from greenroom_cluster.demo import faults
 from greenroom_cluster.demo.browsers import Browser, DeadCookie, check_all
@@ -26,18 +29,24 @@ from greenroom_cluster.demo.verdict import DemoResult, Verdict
 from greenroom_cluster.demo.workers import shop_workers
 from greenroom_cluster.local_settings import LocalClusterSettings
 from greenroom_cluster.logs import LogSettings
+from greenroom_cluster.runtime.etcd_reach import forget_cluster
 from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster
 from greenroom_cluster.runtime.tasks import open_tasks
 
 NODES = 3
 ACTORS = 2
+COORDINATORS = 2
 # Of the time of shopping: before the first kill, and until the second at the earliest.
 ACTOR_KILL_SHARE = 0.25
 NODE_KILL_SHARE = 0.55
+LEADER_KILL_SHARE = 0.65
 ALL_KILL_SHARE = 0.8
 # Shopping goes on at least so long after the last recovery.
 AFTERMATH_SECONDS = 2.0
 HEALTHY_SECONDS = 30.0
+LEADER_SECONDS_MAX = 15.0
+LEADER_POLL_SECONDS = 0.02
+FORGET_SECONDS = 3.0
 FULL_BROWSER_CONNECTIONS = 4
 
 
@@ -61,7 +70,8 @@ async def play(settings: DemoSettings, stage: Stage) -> DemoResult:
     """
     begun = trio.current_time()
     verdict = Verdict()
-    stage.step(f"starting a coordinator and {NODES} nodes of {ACTORS} actors")
+    coordinators = f"{COORDINATORS} coordinators" if settings.store else "a coordinator"
+    stage.step(f"starting {coordinators} and {NODES} nodes of {ACTORS} actors")
     with _cluster_settings(settings) as cluster_settings:
         recoveries = await _on_a_cluster(cluster_settings, settings, verdict, stage)
     return verdict.result(
@@ -72,15 +82,18 @@ async def play(settings: DemoSettings, stage: Stage) -> DemoResult:
         seconds=trio.current_time() - begun,
         durability=settings.durability,
         recover_all_seconds=recoveries.everything.seconds,
+        store=settings.store,
+        new_leader_seconds=recoveries.new_leader_seconds,
     )
 
 
 class _Recoveries(NamedTuple):
-    """How the kills went: of an actor, of a node, and of everything."""
+    """How the kills went: of an actor, of a node, of everything, and of the coordinator that led."""
 
     actor: faults.Recovery
     node: faults.Recovery = faults.NO_RECOVERY
     everything: faults.Recovery = faults.NO_RECOVERY
+    new_leader_seconds: float | None = None
 
 
 @contextmanager
@@ -93,6 +106,9 @@ def _cluster_settings(settings: DemoSettings) -> Iterator[LocalClusterSettings]:
             stack.callback(BootNote(data_dir).void)
         yield LocalClusterSettings(
             nodes=NODES,
+            cluster=f"demo-{secrets.token_hex(4)}" if settings.store else CLUSTER,
+            coordinators=COORDINATORS if settings.store else 1,
+            etcd=settings.etcd,
             node=NodeOptions(actors=ACTORS, actor=ActorOptions(durability=settings.durability)),
             listen="127.0.0.1:0",
             coordinator_listen="127.0.0.1:0",
@@ -105,7 +121,7 @@ def _cluster_settings(settings: DemoSettings) -> Iterator[LocalClusterSettings]:
 async def _on_a_cluster(
     cluster_settings: LocalClusterSettings, settings: DemoSettings, verdict: Verdict, stage: Stage
 ) -> _Recoveries:
-    async with open_local_cluster(cluster_settings) as cluster:
+    async with _forgotten_by_etcd(cluster_settings), open_local_cluster(cluster_settings) as cluster:
         stage.done(f"{NODES} nodes run, every shard has its replicas")
         stage.step("starting the shop's two workers")
         async with shop_workers(cluster.url) as addresses, _http_client(settings.browsers) as client:
@@ -115,6 +131,18 @@ async def _on_a_cluster(
             recoveries = await _shopping(settings, cluster, shop, verdict, stage)
         stage.step("stopping everything")
     return recoveries
+
+
+@asynccontextmanager
+async def _forgotten_by_etcd(settings: LocalClusterSettings) -> AsyncIterator[None]:
+    """Remove what etcd keeps of the cluster once that has ended; each demo has a cluster of its own there."""
+    try:
+        yield
+    finally:
+        if settings.etcd.store:
+            shielded = trio.CancelScope(shield=True, deadline=trio.current_time() + FORGET_SECONDS)
+            with shielded, suppress(GreenroomError):
+                await forget_cluster(settings.etcd, settings.cluster)
 
 
 def _patience_seconds(settings: DemoSettings) -> float:
@@ -177,6 +205,9 @@ async def _kills(
     node = await _node_to_kill(cluster)
     recoveries = recoveries._replace(node=await _kill_node(node, cluster, store, stage))
     stage.step("shopping goes on with two nodes")
+    if settings.store:
+        await trio.sleep_until(opened + settings.seconds * LEADER_KILL_SHARE)
+        recoveries = recoveries._replace(new_leader_seconds=await _kill_leader(cluster, stage))
     if settings.durability == "none":
         return recoveries
     await cluster.start_node(node)
@@ -230,6 +261,39 @@ async def _kill_node(
     return recovery
 
 
+async def _kill_leader(cluster: LocalCluster, stage: Stage) -> float | None:
+    """Kill the coordinator that leads; return the seconds until another one does, None if none did."""
+    leader = await cluster.leader()
+    if leader is None:
+        stage.done("no coordinator leads, so none is killed")
+        return None
+    name = f"the coordinator at {cluster.coordinator_addresses[leader]}"
+    stage.step(f"SIGKILL to {name}, which leads")
+    # Else it may be back, and lead again, when its lease ends. The other one is not killed.
+    cluster.restart_coordinators = False
+    victim = faults.Victim(name, (cluster.coordinator_pid(leader), cluster.coordinator_child_pid(leader)), ())
+    killed_at = trio.current_time()
+    victim.kill()
+    other = leader
+    with trio.move_on_after(LEADER_SECONDS_MAX) as waiting:
+        other = await _leader_other_than(leader, cluster)
+    if waiting.cancelled_caught:
+        stage.done(f"{name} killed: no other one leads after {LEADER_SECONDS_MAX:.0f} s")
+        return None
+    seconds = trio.current_time() - killed_at
+    address = cluster.coordinator_addresses[other]
+    stage.done(f"{name} killed: the one at {address} leads after {seconds:.2f} s")
+    return seconds
+
+
+async def _leader_other_than(former: int, cluster: LocalCluster) -> int:
+    while True:
+        leader = await cluster.leader()
+        if leader is not None and leader != former:
+            return leader
+        await trio.sleep(LEADER_POLL_SECONDS)
+
+
 async def _kill_everything(
     cluster: LocalCluster, store: greenroom.BaseSessionStore, stage: Stage
 ) -> faults.Recovery:
@@ -237,7 +301,7 @@ async def _kill_everything(
     shards = range(cluster_map.shard_count)
     victim = faults.everything_victim(cluster.pids(), cluster_map)
     stage.step(f"SIGKILL to {victim.name} of the cluster at once, {len(victim.pids)} with the coordinator's")
-    cluster.restart_nodes = True
+    cluster.restart_nodes = cluster.restart_coordinators = True
     recovery = await faults.kill_and_measure(
         victim, store, shards, cluster_map.shard_count, faults.ALL_RECOVERY_SECONDS_MAX
     )

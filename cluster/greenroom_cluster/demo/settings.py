@@ -6,6 +6,7 @@ import msgspec
 
 from greenroom.errors import UsageError
 from greenroom_cluster.config import Durability
+from greenroom_cluster.etcd_options import EtcdOptions
 
 SECONDS = 18.0
 SECONDS_MIN = 8.0
@@ -17,16 +18,24 @@ BROWSERS_MAX = 200
 class DemoSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`seconds` of shopping, besides starting and checking, by `browsers` at once, with dice from `seed`.
 
-    With a `durability` there is one more act, in which everything is killed at once.
+    With a `durability` there is one more act, in which everything is killed at once. With a `store`, where
+    etcd keeps the map of two coordinators, there is one in which the one that leads is killed.
     """
 
     seconds: float = SECONDS
     browsers: int = BROWSERS
     seed: int = 0
     durability: Durability = "none"
+    store: str = ""
+
+    @property
+    def etcd(self) -> EtcdOptions:
+        """The options of etcd."""
+        return EtcdOptions(store=self.store)
 
     def check(self) -> None:
         """Raise UsageError, naming the option, if something cannot be."""
+        self.etcd.check()
         if not SECONDS_MIN <= self.seconds <= SECONDS_MAX:
             raise UsageError(
                 f"--seconds must be {SECONDS_MIN:g} to {SECONDS_MAX:g}, so that there is time for two kills; "

@@ -17,7 +17,8 @@ EXIT_NOT_MEASURED = 2
 class DemoResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The outcome of one demo. Recovery is None if it was not seen; latencies are None without requests.
 
-    `recover_all_seconds` is of the act that only a demo with a `durability` has.
+    `recover_all_seconds` is of the act that only a demo with a `durability` has, `new_leader_seconds` of the
+    one that only a demo with a `store` has.
     """
 
     requests: int
@@ -40,6 +41,8 @@ class DemoResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     problems: tuple[str, ...]
     durability: Durability = "none"
     recover_all_seconds: float | None = None
+    store: str = ""
+    new_leader_seconds: float | None = None
 
     @property
     def exit_code(self) -> int:
@@ -49,6 +52,8 @@ class DemoResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         recoveries = [self.recover_actor_seconds, self.recover_node_seconds]
         if self.durability != "none":
             recoveries.append(self.recover_all_seconds)
+        if self.store:
+            recoveries.append(self.new_leader_seconds)
         if None in recoveries or not self.confirmed_writes or not self.carts_checked:
             return EXIT_NOT_MEASURED
         return EXIT_OK
@@ -144,6 +149,8 @@ class Verdict:
         seconds: float,
         durability: Durability = "none",
         recover_all_seconds: float | None = None,
+        store: str = "",
+        new_leader_seconds: float | None = None,
     ) -> DemoResult:
         """Return the figures."""
         latencies = sorted(self._latencies)
@@ -168,6 +175,8 @@ class Verdict:
             problems=tuple([*self.problems, *self._errors][:SAMPLES_MAX]),
             durability=durability,
             recover_all_seconds=recover_all_seconds,
+            store=store,
+            new_leader_seconds=new_leader_seconds,
         )
 
 

@@ -16,7 +16,7 @@ from greenroom.cluster_map import CLUSTER_IDENTITY_BYTES, ClusterMap
 from greenroom_cluster.audit import Line
 from greenroom_cluster.config import CoordinatorProcessSettings
 from greenroom_cluster.coordination.genesis import ClusterOptions, begins_from_directories, starting_map
-from greenroom_cluster.coordination.storage import MapStorage
+from greenroom_cluster.coordination.storage import MapStorage, refuse_kept_map
 from greenroom_cluster.exits import end_in_order
 from greenroom_cluster.keeper import SupervisionSettings
 from greenroom_cluster.runtime.adoption import maps_in_use
@@ -40,13 +40,14 @@ def _prepare(
     """Do what belongs to the first start only; raise UsageError for what no restart can cure."""
     check_port(host, port)
     if settings.etcd.store:
+        refuse_kept_map(settings.directory, settings.cluster)
         return settings.options()
-    storage = MapStorage(settings.data_dir)
+    storage = MapStorage(settings.directory)
     try:
         stored = storage.load()
         options = settings.options()
         if begins_from_directories(stored, options):
-            _log.info("directories_awaited", data_dir=str(settings.data_dir))
+            _log.info("directories_awaited", data_dir=str(settings.directory))
             return options
         first = starting_map(stored, options, adopted, identity=os.urandom(CLUSTER_IDENTITY_BYTES))
         if first is not stored:
@@ -82,7 +83,7 @@ async def run_coordinator_process(settings: CoordinatorProcessSettings) -> None:
     options = _prepare(settings, host, port, adopted)
     child = CoordinatorServerSettings(
         options=options,
-        data_dir=str(settings.data_dir),
+        data_dir=str(settings.directory),
         host=host,
         port=port,
         tls=settings.tls,

@@ -8,7 +8,7 @@ import random
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from greenroom_cluster.config import (
     memory_bytes,
 )
 from greenroom_cluster.coordination.boot_note import BootNote
+from greenroom_cluster.coordination.storage import refuse_kept_map
 from greenroom_cluster.exits import EXIT_USAGE
 from greenroom_cluster.inspection import ClusterStatus, inspect_cluster
 from greenroom_cluster.local_settings import LocalClusterSettings
@@ -61,7 +62,8 @@ class LocalCluster:
     """A running cluster; made by `open_local_cluster`.
 
     `seeds` are the addresses of the nodes at start, `url` is what `store_from_url` takes. `restart_nodes`,
-    whether a node that ends unexpectedly is started again, may be changed at any time.
+    whether a node that ends unexpectedly is started again, may be changed at any time, and so may
+    `restart_coordinators`.
     """
 
     def __init__(
@@ -78,9 +80,10 @@ class LocalCluster:
         self._members: dict[str, Member] = {}
         self._addresses: dict[str, str] = {}
         self._planned: list[str] = []
-        self._coordinator: Member | None = None
+        self._coordinators: list[Member] = []
         self._stopping = False
         self.restart_nodes = settings.restart_nodes
+        self.restart_coordinators = True
         self.failure: LocalClusterError | None = None
         self.credentials: Keys | None = None
         """What this process shows to the cluster, or proves."""
@@ -91,7 +94,7 @@ class LocalCluster:
             self._check_plaintext()
         # All addresses are chosen before anything is started, so that errors come at once.
         self._planned = [self._node_address(index) for index in range(settings.nodes)]
-        self.coordinator_address = self._coordinator_address()
+        self.coordinator_addresses = self._plan_coordinators()
 
     def _check_plaintext(self) -> None:
         settings = self._settings
@@ -108,6 +111,11 @@ class LocalCluster:
     def seeds(self) -> list[str]:
         """Addresses of the nodes that should be running."""
         return [self._addresses[name] for name in self.nodes]
+
+    @property
+    def coordinator_address(self) -> str:
+        """The coordinator's address; of all of them, with commas, if there are several."""
+        return ",".join(self.coordinator_addresses)
 
     @property
     def url(self) -> str:
@@ -144,17 +152,24 @@ class LocalCluster:
         """Return the process id of a node's supervisor. Raises UnavailableError if it does not run."""
         return self._pid(self._members[name])
 
-    def coordinator_pid(self) -> int:
-        """Return the process id of the coordinator's supervisor. Raises UnavailableError as above."""
-        assert self._coordinator is not None
-        return self._pid(self._coordinator)
+    def coordinator_pid(self, number: int = 0) -> int:
+        """Return the process id of a coordinator's supervisor. Raises UnavailableError as above."""
+        return self._pid(self._coordinators[number])
 
-    def coordinator_child_pid(self) -> int:
-        """Return the process id of the coordinator itself. Raises UnavailableError if it does not run."""
-        children = descendants_of(self.coordinator_pid())
+    def coordinator_child_pid(self, number: int = 0) -> int:
+        """Return the process id of a coordinator itself. Raises UnavailableError if it does not run."""
+        children = descendants_of(self.coordinator_pid(number))
         if not children:
             raise UnavailableError("the coordinator is being started")
         return children[0]
+
+    async def leader(self) -> int | None:
+        """Return the number of the coordinator that serves: those that stand by do not listen."""
+        for number, address in enumerate(self.coordinator_addresses):
+            with suppress(OSError):
+                await (await trio.open_tcp_stream(*parse_address(address))).aclose()
+                return number
+        return None
 
     def pids(self) -> list[int]:
         """Return the ids of all processes of the cluster, which are descendants of this one."""
@@ -171,7 +186,7 @@ class LocalCluster:
         return member.handle.pid
 
     def _everyone(self) -> list[Member]:
-        return [*([self._coordinator] if self._coordinator is not None else []), *self._members.values()]
+        return [*self._coordinators, *self._members.values()]
 
     # --- the state of the cluster ------------------------------------------------------------------------
 
@@ -252,13 +267,16 @@ class LocalCluster:
         return name
 
     async def start(self) -> None:
-        """Start the coordinator and the nodes, all at once; return when their processes run."""
-        settings = self._settings.coordinator_settings(self.coordinator_address, self._data_dir)
-        if self._authority is not None:
-            files = self._files("coordinator", "coordinator")
-            settings = msgspec.structs.replace(settings, tls=ServerTlsOptions(**files))
-        self._coordinator = Member("coordinator", settings)
-        await self._start(self._coordinator)
+        """Start the coordinators and the nodes, all at once; return when their processes run."""
+        for number, address in enumerate(self.coordinator_addresses, 1):
+            settings = self._settings.coordinator_settings(address, self._data_dir)
+            if self._authority is not None:
+                files = self._files("coordinator", "coordinator")
+                settings = msgspec.structs.replace(settings, tls=ServerTlsOptions(**files))
+            alone = len(self.coordinator_addresses) == 1
+            member = Member("coordinator" if alone else f"coordinator-{number}", settings)
+            self._coordinators.append(member)
+            await self._start(member)
         for _ in range(self._settings.nodes):
             await self.start_node()
 
@@ -288,22 +306,28 @@ class LocalCluster:
         check_port(host, port + index)
         return join_address(host, port + index)
 
-    def _coordinator_address(self) -> str:
-        asked = self._settings.coordinator_listen
+    def _plan_coordinators(self) -> list[str]:
+        asked, count = self._settings.coordinator_listen, self._settings.coordinators
         host, port = parse_address(asked or COORDINATOR_ADDRESS, any_port=True)
+        usual = [join_address(host, port + index) for index in range(count)]
         if asked and port:
-            check_port(host, port, "--coordinator-listen")
-            return asked
-        usual = join_address(host, port)
+            for index in range(count):
+                check_port(host, port + index, "--coordinator-listen")
+            return usual
         _, nodes_port = parse_address(self._settings.listen, any_port=True)
-        if not asked and nodes_port and usual not in self._planned:
+        if not asked and nodes_port and not set(usual).intersection(self._planned):
             with suppress(UsageError):
-                check_port(host, port)
+                for index in range(count):
+                    check_port(host, port + index)
                 return usual
-        return self._free_address(host, "--coordinator-listen")
+        found: list[str] = []
+        while len(found) < count:
+            found.append(self._free_address(host, "--coordinator-listen", found))
+        return found
 
-    def _free_address(self, host: str, option: str) -> str:
-        taken = {parse_address(address)[1] for address in (*self._planned, *self._addresses.values())}
+    def _free_address(self, host: str, option: str, others: Sequence[str] = ()) -> str:
+        known = (*self._planned, *self._addresses.values(), *others)
+        taken = {parse_address(address)[1] for address in known}
         while (port := free_port(host, option)) in taken:
             pass
         return join_address(host, port)
@@ -351,7 +375,8 @@ class LocalCluster:
         if member.process.returncode == EXIT_USAGE:
             self._give_up(f"{member.name} cannot run with these settings; its last line of log says why")
             return False
-        member.wanted = self.restart_nodes or member is self._coordinator
+        coordinates = member in self._coordinators
+        member.wanted = self.restart_coordinators if coordinates else self.restart_nodes
         return member.wanted
 
     def _give_up(self, reason: str) -> None:
@@ -370,10 +395,17 @@ async def open_local_cluster(
 
     First wait, for at most `wait_seconds` (None: not at all), until every shard has all its replicas, and
     call `on_progress` with what is being done. Raises UsageError for impossible settings, UnavailableError if
-    the cluster is not complete in time, and, after cancelling the body, LocalClusterError if one of its
-    processes cannot be kept running.
+    no etcd answers that is to keep the map, or the cluster is not complete in time, and, after cancelling the
+    body, LocalClusterError if one of its processes cannot be kept running.
     """
     settings.check()
+    if settings.etcd.store:
+        # Imported here: httpx is an extra.
+        from greenroom_cluster.runtime.etcd_reach import check_reach
+
+        if settings.data_dir is not None:
+            refuse_kept_map(settings.data_dir, settings.cluster)
+        await check_reach(settings.etcd, settings.cluster)
     with ExitStack() as stack:
         data_dir = settings.data_dir
         if data_dir is None:
@@ -390,7 +422,8 @@ async def open_local_cluster(
             cluster = LocalCluster(settings, data_dir, tasks, authority)
             try:
                 count = f"{settings.nodes} node{'s' if settings.nodes > 1 else ''}"
-                on_progress(f"starting the coordinator at {cluster.coordinator_address} and {count}")
+                what = "coordinator" if settings.coordinators == 1 else "coordinators"
+                on_progress(f"starting the {what} at {cluster.coordinator_address} and {count}")
                 await cluster.start()
                 if wait_seconds is not None:
                     await cluster.wait_healthy(wait_seconds, on_progress)

@@ -107,6 +107,19 @@ def test_a_durable_run_passes_only_if_all_came_back(verdict: Verdict) -> None:
     assert "every process was killed at once: all shards served again after 3.25 s" in out.getvalue()
 
 
+def test_a_run_on_etcd_passes_only_if_another_coordinator_led(verdict: Verdict) -> None:
+    assert result_of(verdict, store="etcd://h").exit_code == EXIT_NOT_MEASURED
+    result = result_of(verdict, store="etcd://h", new_leader_seconds=2.25)
+    assert result.exit_code == EXIT_OK
+    out = io.StringIO()
+    print_result(Console(file=out, width=100), result)
+    assert "time until another coordinator led" in out.getvalue()
+    assert "2.25 s" in out.getvalue()
+    out = io.StringIO()
+    print_result(Console(file=out, width=100), result_of(verdict))
+    assert "coordinator" not in out.getvalue()
+
+
 def test_without_durability_nothing_is_told_of_it(verdict: Verdict) -> None:
     result = result_of(verdict)
     assert not {"durability", "recover_all_seconds"} & json.loads(result_json(result)).keys()

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from greenroom.errors import UsageError
+from greenroom_cluster.etcd_options import EtcdOptions
 from greenroom_cluster.local_settings import LocalClusterSettings
 from greenroom_cluster.runtime import local
 from greenroom_cluster.runtime.ports import free_port
@@ -61,3 +62,52 @@ def test_what_was_asked_for_and_is_taken_is_refused() -> None:
 def test_nodes_need_room_for_their_ports() -> None:
     with pytest.raises(UsageError, match="--listen"):
         addresses(listen=f"{HOST}:65534")
+
+
+def test_coordinators_take_consecutive_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    several = {"coordinators": 2, "etcd": EtcdOptions(store="etcd://h:1")}
+    first = free_ports_in_a_row(3)
+    monkeypatch.setattr(local, "COORDINATOR_ADDRESS", f"{HOST}:{first}")
+    listen = f"{HOST}:{free_port()}"
+    assert addresses(listen=listen, **several)[0] == f"{HOST}:{first},{HOST}:{first + 1}"
+    asked = f"{HOST}:{first + 1}"
+    assert addresses(listen=listen, coordinator_listen=asked, **several)[0].split(",")[0] == asked
+    with socket.create_server((HOST, first + 1)):
+        coordinators, nodes = addresses(listen=listen, **several)
+        found = coordinators.split(",")
+        assert len({*found, *nodes}) == 5
+        assert not {f"{HOST}:{first}", f"{HOST}:{first + 1}"}.intersection(found)
+        with pytest.raises(UsageError, match="--coordinator-listen"):
+            addresses(listen=listen, coordinator_listen=f"{HOST}:{first}", **several)
+
+
+def free_ports_in_a_row(count: int) -> int:
+    """Return the first of some ports that are free now."""
+    while True:
+        first = free_port()
+        try:
+            held = [socket.create_server((HOST, first + number)) for number in range(count)]
+        except (OSError, OverflowError):
+            continue
+        for each in held:
+            each.close()
+        return first
+
+
+def test_a_port_is_for_a_coordinator_or_a_node() -> None:
+    several = {"coordinators": 2, "etcd": EtcdOptions(store="etcd://h:1")}
+    with pytest.raises(UsageError, match="takes port 7400, which is that of node n1"):
+        addresses(listen=f"{HOST}:7400", coordinator_listen=f"{HOST}:7399", **several)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"coordinators": 2}, "--store"),
+        ({"coordinators": 9, "etcd": EtcdOptions(store="etcd://h:1")}, "--coordinators"),
+        ({"etcd": EtcdOptions(store="h:1")}, "--store"),
+    ],
+)
+def test_coordinators_that_cannot_be_are_refused(settings: dict[str, object], named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        addresses(listen=f"{HOST}:0", **settings)
