@@ -52,9 +52,19 @@ class Size(msgspec.Struct, frozen=True):
     moves: list[Move]
 
 
+def map_of_size(nodes: int, shards: int, replicas: int = 2) -> ClusterMap:
+    """Return the map of a cluster of one actor a node, planned as the controller plans."""
+    names = _names(nodes)
+    return _planned(_map(names, shards, replicas), names)[0]
+
+
+def _names(nodes: int) -> list[str]:
+    return [f"node-{number:04}" for number in range(nodes)]
+
+
 def measure(nodes: int, shards: int, replicas: int = 2) -> Size:
     """Compute one size."""
-    names = [f"node-{number:04}" for number in range(nodes)]
+    names = _names(nodes)
     cluster_map = _map(names, shards, replicas)
     cluster_map, seconds = _planned(cluster_map, names)
     wanted = [entry.wanted for entry in cluster_map.shards]
