@@ -24,6 +24,7 @@ from greenroom.tokens import Token
 from greenroom_cluster.links.handshake import TLS_REQUIRED
 from greenroom_cluster.proof_options import ProofOptions
 from greenroom_cluster.runtime import reloading
+from greenroom_cluster.runtime.handshake_turn import HandshakeTurn
 from greenroom_cluster.runtime.moving import Mixed, Plain
 from greenroom_cluster.runtime.ports import bound_host
 from greenroom_cluster.tls_options import NodeTlsOptions, ServerTlsOptions, TlsOptions
@@ -218,11 +219,11 @@ def trust_of(keys: Keys | None, demand: Demand) -> Safeguard | None:
     return Trust(keys, demand) if isinstance(keys, Credentials) else keys
 
 
-async def shake_hands(tls: TlsSocket, turn: trio.Lock | None = None) -> None:
+async def shake_hands(tls: TlsSocket, turn: HandshakeTurn | None = None) -> None:
     """Perform the handshake. Raises OSError.
 
-    With a `turn`, a shared lock, only one of all handshakes makes a step in one round of the event loop: each
-    takes about a millisecond, and leases do not wait for strangers.
+    With a `turn`, only one of all handshakes makes a step in one round of the event loop: leases and callers
+    do not wait for strangers.
     """
     while True:
         if turn is None:
@@ -306,7 +307,7 @@ class Gate(Waiting):
         self._tokens = tokens
         self._failures = Failures()
         self._handshakes = Crowd(HANDSHAKES_MAX, "are in the TLS handshake")
-        self._turn = trio.Lock()
+        self._turn = HandshakeTurn(lambda: len(self._handshakes))
 
     @property
     def current(self) -> Loaded:
