@@ -145,9 +145,10 @@ class Requests:
         identity: str,
         request: Within,
     ) -> None:
-        if isinstance(request.command, wire.DeleteByUser | wire.Clean):
+        kind = type(request.command)
+        if kind in FANOUTS:
             self._fan_out(now_ns, wall_us, connection, client, request)
-        elif self._step.walked_items > WALKED_ITEMS_MAX and type(request.command) in BRINGING:
+        elif self._step.walked_items > WALKED_ITEMS_MAX and kind in BRINGING:
             put_off(self._context, self.fair, now_ns, connection, client, identity, request)
         else:
             self._delete_by_handle(now_ns, wall_us, connection, client, request)

@@ -38,6 +38,10 @@ _NEVER = 1 << 63
 _COMMAND_BYTES = RECORD_OVERHEAD_BYTES + COMMAND_BYTES
 
 
+def _kind_of(command: Command) -> type:
+    return type(command.command if isinstance(command, Within) else command)
+
+
 def record_bytes(command: Command) -> int:
     """Return about how many bytes a record of this command takes on the wire.
 
@@ -87,8 +91,7 @@ def text_bytes(text: str | None) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-# Tuples, because a union would be created again at each check.
-_CHANGES = (wire.Patch, wire.Rotate)
+_CHANGES = frozenset({wire.Patch, wire.Rotate})
 _WRITES = frozenset({wire.Update, wire.Create})
 _REST_BYTES = _COMMAND_BYTES + USER_ID_BYTES_MAX + LABEL_BYTES_MAX
 """The most that a write takes besides its data."""
@@ -171,15 +174,12 @@ class Log:
         self.held_bytes += size
         self.charged_bytes += charge
         if type(record.command) not in _CHEAP:
-            self._note_costly(record.command, sequence)
+            self._note_costly(_kind_of(record.command), sequence)
 
-    def _note_costly(self, command: Command, sequence: int) -> None:
-        kind = type(command.command if isinstance(command, Within) else command)
-        if kind in _CHEAP:
-            return
+    def _note_costly(self, kind: type, sequence: int) -> None:
         if kind in _CHANGES:
             self.opening_at = sequence
-        else:
+        elif kind not in _CHEAP:
             self.costly_at = sequence
 
     def receive(self, records: Sequence[Record], charge: Callable[[Command], int] | None = None) -> bool:
@@ -201,12 +201,13 @@ class Log:
             if kind in _WRITES:
                 size += len(command.data)  # type: ignore[union-attr]  # kind says which
             elif kind not in _CHEAP:
-                inner = command.command if isinstance(command, Within) else command
-                if isinstance(inner, _CHANGES):
-                    size += sum([len(value) for _, value in inner.set])
-                elif isinstance(inner, wire.Create | wire.Update):
+                inner: Any = command.command if isinstance(command, Within) else command
+                within = type(inner)
+                if within in _WRITES:
                     size += len(inner.data)
-                self._note_costly(command, appended + 1)
+                elif within in _CHANGES:
+                    size += sum([len(value) for _, value in inner.set])
+                self._note_costly(within, appended + 1)
             if charge is not None:
                 charged = charge(command)
                 self.charged_bytes += charged
@@ -264,9 +265,8 @@ class Log:
             reached += 1
             if record.sequence != reached:
                 raise InvariantError(f"record {record.sequence} is on disk in the place of {reached}")
-            kind = type(record.command)
-            if kind not in _CHEAP:
-                self._note_costly(record.command, reached)
+            if type(record.command) not in _CHEAP:
+                self._note_costly(_kind_of(record.command), reached)
             entries.append((record, size, charge))
             cost += RECORD_BYTES + size // OPENED
         entries.rotate(start + reached - after)

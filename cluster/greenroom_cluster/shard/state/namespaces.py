@@ -8,7 +8,8 @@ holds. So one table keeps all namespaces apart, and `default` needs nothing for 
 In the log such a command stands `Within` its namespace, which each replica applies in the same way.
 """
 
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any, TypeAlias, get_args
 
 from msgspec.structs import replace
 
@@ -30,31 +31,48 @@ def owner_of(key: bytes, user_id: str) -> Owner:
     return user_id if len(key) == DIGEST_BYTES else (namespace_of(key), user_id)
 
 
+_READS = frozenset({wire.Get, wire.ListByUser})
+# By type, for every request in such a namespace is asked.
+_LOGGED = frozenset({*get_args(wire.Mutation), wire.DeleteByUser, wire.Clean})
+
+
 def enclosed(request: Any, namespace: str) -> Any:
     """Return what a client in a namespace asks for, as the core takes it."""
-    if isinstance(request, wire.Get | wire.ListByUser):
-        return keyed(request, namespace)
-    if isinstance(request, wire.Mutation | wire.DeleteByUser | wire.Clean):
+    kind = type(request)
+    if kind in _LOGGED:
         return Within(namespace, request)
-    return request
+    return keyed(request, namespace) if kind in _READS else request
 
 
 def keyed(request: Any, namespace: str) -> Any:
     """Return a request with the keys of a namespace in the place of digests and users."""
+    change = _OTHERWISE.get(type(request))
+    if change is None:
+        return replace(request, digest=request.digest + namespace.encode())
+    return change(request, namespace)
+
+
+def _of_user(request: Any, namespace: str) -> Any:
+    return replace(request, user_id=(namespace, request.user_id))
+
+
+def _all_of_user(request: wire.DeleteByUser, namespace: str) -> Any:
+    keep = request.keep and request.keep + namespace.encode()
+    return replace(request, user_id=(namespace, request.user_id), keep=keep)
+
+
+def _rotated(request: wire.Rotate, namespace: str) -> Any:
     suffix = namespace.encode()
-    match request:
-        case wire.Rotate():
-            new_digest = request.new_digest + suffix
-            return replace(request, digest=request.digest + suffix, new_digest=new_digest)
-        case wire.DeleteByUser():
-            keep = request.keep and request.keep + suffix
-            return replace(request, user_id=(namespace, request.user_id), keep=keep)
-        case wire.ListByUser():
-            return replace(request, user_id=(namespace, request.user_id))
-        case wire.Clean():
-            return request
-        case _:
-            return replace(request, digest=request.digest + suffix)
+    return replace(request, digest=request.digest + suffix, new_digest=request.new_digest + suffix)
+
+
+_OTHERWISE: dict[type, Callable[[Any, str], Any]] = {
+    wire.Rotate: _rotated,
+    wire.DeleteByUser: _all_of_user,
+    wire.ListByUser: _of_user,
+    wire.Clean: lambda request, _namespace: request,
+}
+"""What is not about the session with one digest alone."""
 
 
 def bare(command: Any) -> Any:

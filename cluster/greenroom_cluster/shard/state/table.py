@@ -25,7 +25,7 @@ from greenroom_cluster.shard.state.memory import (
     SESSION_BYTES,
     USER_BYTES,
 )
-from greenroom_cluster.shard.state.namespaces import Usage, bare, namespace_of, owner_of
+from greenroom_cluster.shard.state.namespaces import Usage, keyed, namespace_of, owner_of
 from greenroom_cluster.shard.state.records import (
     KINDS,
     EncodedSession,
@@ -81,7 +81,7 @@ class SessionTable(CommandTable[wire.EncodedSession]):
         self.evicted = 0
         self.usage = Usage()
         # The namespace in which `clean` looks.
-        self._cleaned = b""
+        self._cleaned = ""
         self.anonymous = AgeOrder() if by_age else None
         self.users = UserIndex(lambda digest: created_of(self.sessions[digest]))
         # Together with what `asked` would look up, to save a second look-up.
@@ -138,15 +138,18 @@ class SessionTable(CommandTable[wire.EncodedSession]):
 
     def _apply_within(self, record: Record, enclosed: Within) -> wire.EncodedReply:
         """Apply a command of a namespace: by keys, with which it reaches nothing of another."""
-        command = bare(enclosed)
-        decide, kind, _ = self._apply[type(command)]
+        namespace = enclosed.namespace
+        command = keyed(enclosed.command, namespace)
+        decide, kind, of_session = self._apply[type(command)]
         version = (record.epoch << SEQUENCE_BITS | record.sequence) & VERSION_MAX
         sessions, stored_bytes = len(self.sessions), self.stored_bytes
-        self._cleaned = enclosed.namespace.encode()
+        self._cleaned = namespace
         reply = decide(command, record.time_us, version)
-        self._cleaned = b""
-        self.usage.add(enclosed.namespace, len(self.sessions) - sessions, self.stored_bytes - stored_bytes)
-        kept = KeptReply(record.client, reply.request_id, reply, kind, asked(command)[1])
+        self._cleaned = ""
+        if self.stored_bytes != stored_bytes or len(self.sessions) != sessions:
+            self.usage.add(namespace, len(self.sessions) - sessions, self.stored_bytes - stored_bytes)
+        subject = command.digest if of_session else asked(command)[1]
+        kept = KeptReply(record.client, reply.request_id, reply, kind, subject)
         self.clients.keep(kept, command.low, record.time_us)
         return reply
 
@@ -271,7 +274,7 @@ class SessionTable(CommandTable[wire.EncodedSession]):
 
     def _over(self, time_us: int) -> list[bytes]:
         # Not by the expiry index, which differs between replicas: the count is part of the replicated state.
-        cleaned = self._cleaned
+        cleaned = self._cleaned.encode()
         return [
             key
             for key, stored in self.sessions.items()
