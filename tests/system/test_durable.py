@@ -35,6 +35,9 @@ from tests.system.stage import (
 pytestmark = [pytest.mark.system, pytest.mark.trio, pytest.mark.timeout(3600)]
 
 ROUNDS = int(os.environ.get("GREENROOM_DURABLE_ROUNDS", "15"))
+# So many rounds have callers and sessions of their own, and are judged together: what a kill leaves unknown
+# stays possible from then on.
+ROUNDS_JUDGED_MAX = 15
 # What is promised is 10 s; this is what a busy machine, on which every process starts anew, may make of it.
 WHOLE_SECONDS = float(os.environ.get("GREENROOM_DURABLE_SECONDS", "30"))
 
@@ -107,21 +110,24 @@ async def test_what_was_acknowledged_outlives_every_process(
     whole: list[float] = []
     with durable_cluster(mode, tmp_path / "data") as cluster:
         await cluster.healthy()
-        async with store_of(cluster) as store, loaded(cluster, tmp_path, errors=True) as load:
+        async with store_of(cluster) as store:
             probe, ended = Probe(store), Ended(store)
             await probe.begin()
-            for _ in range(ROUNDS):
-                await probe.everywhere()
-                await ended.more()
-                await trio.sleep(chance.uniform(0.1, 1.0))
-                await kill_all(cluster)
-                began = trio.current_time()
-                await cluster.healthy()
-                whole.append(trio.current_time() - began)
-                await probe.check()
-                await ended.check()
+            for first in range(0, ROUNDS, ROUNDS_JUDGED_MAX):
+                rounds = min(ROUNDS_JUDGED_MAX, ROUNDS - first)
+                async with loaded(cluster, tmp_path, errors=True) as load:
+                    for _ in range(rounds):
+                        await probe.everywhere()
+                        await ended.more()
+                        await trio.sleep(chance.uniform(0.1, 1.0))
+                        await kill_all(cluster)
+                        began = trio.current_time()
+                        await cluster.healthy()
+                        whole.append(trio.current_time() - began)
+                        await probe.check()
+                        await ended.check()
+                assert load.acknowledged_writes > 20 * rounds
     record_property("whole_seconds", max(whole))
-    assert load.acknowledged_writes > 20 * ROUNDS
     assert max(whole) < WHOLE_SECONDS
 
 
