@@ -57,11 +57,13 @@ class Ended(msgspec.Struct, frozen=True):
 class Replaced(msgspec.Struct, frozen=True):
     """Another connection, on which hellos were exchanged, is to be used in place of the one that is up.
 
-    That one is reset before: of two connections that are used at once the other side would end one.
+    That one is reset before: of two connections that are used at once the other side would end one. `address`
+    is where it leads, if that is another of several.
     """
 
     answer: wire.Hello
     agreement: Agreement
+    address: str = ""
 
 
 class Tick(msgspec.Struct, frozen=True):
@@ -162,12 +164,19 @@ class Redial:
                 return [Greet(self._asked)]
             case Answer(greeting=greeting), _Phase.GREETING:
                 return self._answered(now_ns, greeting)
-            case Replaced(answer=answer, agreement=agreement), _Phase.UP:
+            case Replaced(answer=answer, agreement=agreement, address=address), _Phase.UP:
                 self._up_ns = now_ns
+                if address:
+                    self._turn = self._addresses.index(address)
                 return [Reset(), Down(), Up(answer, agreement)]
             case Ended(reason=reason, code=code), phase if phase != _Phase.PAUSING:
                 return self._ended(now_ns, Failed(reason, code))
         return []
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Every address that may be connected to."""
+        return self._addresses
 
     @property
     def address(self) -> str:

@@ -22,7 +22,7 @@ from greenroom.silence import LINK
 from greenroom.tls.channel import TlsError
 from greenroom.tls.sockets import Stream
 from greenroom.tls.standing import Objection, Proven
-from greenroom_cluster.links import redial
+from greenroom_cluster.links import redial, seeking
 from greenroom_cluster.links.redial import DIAL_NS
 from greenroom_cluster.runtime.connection import OUTBOUND_BYTES_MAX, FramedConnection
 from greenroom_cluster.runtime.judging import cut_off, judge_forever
@@ -98,6 +98,9 @@ class _Line:
         # The connection while its user has it, and another that is to take its place.
         self._in_use: FramedConnection | None = None
         self._spare: tuple[FramedConnection, redial.Replaced] | None = None
+        self._answerer = b""
+        self._seeking = seeking.Seeking(self._redial.addresses)
+        self._held = trio.Event()
         self._next: Callable[[], Awaitable[redial.RedialInput]] = trio.sleep_forever
         self.error: Exception | None = None
 
@@ -114,10 +117,11 @@ class _Line:
                     self._greet(hello)
                 case redial.Prove(proof=proof):
                     self.connection.send_encoded(encode_greeting(proof))
-                case redial.Up(agreement=agreement):
+                case redial.Up(answer=answer, agreement=agreement):
                     if self._spare is not None:
                         self._connection, self._spare = self._spare[0], None
                     self.connection.agreement = agreement
+                    self._answerer = answer.sender
                 case redial.Reset():
                     self.reset()
         return effects
@@ -151,13 +155,16 @@ class _Line:
 
         async def used() -> redial.RedialInput:
             self._in_use = self.connection
+            self._seek(seeking.Held(self._redial.address, self._answerer))
+            self._held.set()
             try:
                 await run(self._in_use)
             except ConnectionEndedError:
                 if self._spare is None:
                     raise
-                return self._spare[1]
-            return redial.Ended("finished")
+            finally:
+                self._seek(seeking.Released())
+            return redial.Ended("finished") if self._spare is None else self._spare[1]
 
         self._next = used
 
@@ -211,6 +218,42 @@ class _Line:
         self._spare = spare, redial.Replaced(answer, spare.agreement)
         former.abort(f"another connection took its place: {objection.reason}")
         _limited_log.info("link_renewed", address=self._redial.address, reason=objection.reason)
+
+    @property
+    def has_others(self) -> bool:
+        """Whether there is more than one address."""
+        return len(self._redial.addresses) > 1
+
+    async def seek_forever(self, nursery: trio.Nursery) -> NoReturn:
+        """Dial the other addresses while one is in use, and go to whoever answers there."""
+        while True:
+            due_ns = self._seeking.next_deadline()
+            seconds = math.inf if due_ns == NEVER_NS else max(0.0, (due_ns - _now_ns()) / 1e9)
+            with trio.move_on_after(seconds):
+                await self._held.wait()
+            self._held = trio.Event()
+            for effect in self._seek(seeking.Tick()):
+                if isinstance(effect, seeking.Dial):
+                    nursery.start_soon(self._look_at, effect.address)
+
+    def _seek(self, event: seeking.SeekingInput) -> list[seeking.SeekingEffect]:
+        return self._seeking.step(_now_ns(), event)
+
+    async def _look_at(self, address: str) -> None:
+        """Go to whoever answers at another address, if it is another one."""
+        try:
+            spare, answer = await dial(address, self._hello, self._nursery, trust=self._trust)
+        except (DialFailedError, RemoteProtocolError, UsageError):
+            self._seek(seeking.Unanswered(address))
+            return
+        former = self._in_use
+        taken = seeking.Take() in self._seek(seeking.Answered(address, answer.sender))
+        if not taken or former is None or former.ended or self._spare is not None:
+            spare.abort("it is not needed")
+            return
+        _limited_log.info("link_moved", address=address, former=self._redial.address)
+        self._spare = spare, redial.Replaced(answer, spare.agreement, address)
+        former.abort(f"another process answers at {address}")
 
     async def _open(self) -> redial.RedialInput:
         try:
@@ -333,6 +376,8 @@ async def stay_connected(
     async with open_tasks() as tasks:
         if isinstance(trust, Trust):
             tasks.start_soon(line.judge_forever, trust)
+        if line.has_others:
+            tasks.start_soon(line.seek_forever, tasks)
         await _keep(line, address, user, what)
     raise AssertionError("it ends by being cancelled alone")
 

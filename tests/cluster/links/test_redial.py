@@ -122,6 +122,18 @@ def test_what_takes_the_place_of_a_link_does_so_after_its_end() -> None:
     assert redial.next_deadline() == 9 + LASTING_NS + BACKOFF_NS_MIN
 
 
+def test_what_leads_to_another_address_is_dialled_there_from_then_on() -> None:
+    redial = Redial("one:1,two:1,three:1", HELLO)
+    up(redial, 0)
+    redial.step(9, Replaced(WELCOME.greeting, Agreement(4), "two:1"))  # type: ignore[arg-type]
+    assert redial.address == "two:1"
+    redial.step(9, Ended("it ended"))
+    assert redial.address == "two:1"
+    redial.step(redial.next_deadline(), Tick())
+    redial.step(redial.next_deadline(), Ended("refused"))
+    assert redial.address == "three:1"
+
+
 @pytest.mark.parametrize("phase", range(3))
 def test_nothing_takes_the_place_of_a_link_that_is_not_up(phase: int) -> None:
     redial = Redial("them:1", HELLO)

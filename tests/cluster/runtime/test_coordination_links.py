@@ -1,6 +1,7 @@
 """The coordinator's server, links to it, and the map that a node serves: over real loopback sockets."""
 
 import os
+import shutil
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -12,6 +13,7 @@ import pytest
 import trio
 
 from greenroom import wire
+from greenroom.addresses import parse_address
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry
 from greenroom.framing import encode_frames
 from greenroom_cluster.coordination.genesis import ClusterOptions, first_map
@@ -36,6 +38,7 @@ from greenroom_cluster.runtime.coordinator_link import (
 from greenroom_cluster.runtime.dialing import dial
 from greenroom_cluster.runtime.listener import ListenerSettings
 from greenroom_cluster.runtime.map_server import MapServer
+from greenroom_cluster.runtime.ports import free_port
 from greenroom_cluster.runtime.tasks import open_tasks
 from tests.cluster.runtime.loopback import (
     CLUSTER,
@@ -230,6 +233,26 @@ async def test_coordinator_gone_back_in_time_is_not_followed(tmp_path: Path) -> 
         async with coordinating(tmp_path / "new", port):
             await until(lambda: one.events.count("up") == 2)
         outer.cancel_scope.cancel()
+
+
+async def test_link_goes_to_another_coordinator_that_answers(tmp_path: Path) -> None:
+    """The former one stays as it is, as one does that hangs; whatever has two addresses is one."""
+    async with coordinating(tmp_path / "one") as (former, nursery):
+        other = f"127.0.0.1:{free_port()}"
+        first, second = (Follower(f"{former.listener.address()},{other}", bytes([n]) * 16) for n in (1, 2))
+        aliased = Follower(f"{former.listener.address()},localhost:{former.listener.port}", b"3" * 16)
+        followers = (first, second, aliased)
+        for follower in followers:
+            nursery.start_soon(follower.link.run)
+        await first.register("one")
+        await until(lambda: all(follower.link.map == former.map for follower in followers))
+        shutil.copytree(tmp_path / "one", tmp_path / "two")
+        async with coordinating(tmp_path / "two", parse_address(other)[1]) as (later, _):
+            await until(lambda: len(later._connections) == 2)
+            await second.register("two")
+            await until(lambda: first.link.map == second.link.map == later.map)
+            assert len(former._connections) == 1
+        assert aliased.events.count("up") == 1
 
 
 async def test_requests_that_came_while_the_disk_was_busy_are_one_batch(
