@@ -44,6 +44,8 @@ class World:
         self.random = random.Random(seed)
         self.now_ns = 0
         self.faults = faults
+        self.away = False
+        """Whether etcd answers nobody, and does nothing."""
         self.store = Store(lambda: self.now_ns / SECOND)
         self.events: list[tuple[int, int, Callable[[], None]]] = []
         self._order = 0
@@ -147,6 +149,9 @@ class World:
         chance = self.random.random() if self.faults else 1.0
 
         def arrive() -> None:
+            if self.away:
+                self.after(SECOND, lambda: self._deliver(member, ls.Failed(number)))
+                return
             answer = self._asked(effect)
             if number and answer is not None and chance >= 0.05:
                 self.after(back, lambda: self._deliver(member, answer))
@@ -253,3 +258,19 @@ def test_a_leader_that_was_paused_writes_nothing_when_it_wakes() -> None:
     assert len(world.leaders()) == 2, "one of them does not know yet"
     world.run(3)
     assert paused.name not in world.leaders()
+
+
+def test_an_end_that_did_not_arrive_while_etcd_elected_is_asked_for_again() -> None:
+    """Who leads etcd next begins all leases anew, and with them that of a coordinator that has resigned."""
+    world = World(4, faults=False)
+    world.run(5)
+    (first,) = world.leaders()
+    world.away = True
+    world.run(2.5)
+    assert world.leaders() == []
+    world.away = False
+    now = world.store.now()
+    world.store.leases = {lease: (ttl, now + ttl) for lease, (ttl, _) in world.store.leases.items()}
+    assert world.store.keys[b"/greenroom/test/leader"]["value"] == first.encode()
+    world.run(1.25)
+    assert len(world.leaders()) == 1

@@ -159,6 +159,7 @@ class Leadership:
         self.leader = ""
         """The name of whoever leads, as far as it is known."""
         self._lease = 0
+        self._left = 0
         self._fence = 0
         self._renewing = 0
         self._renewed_ns = self._valid_ns = now_ns
@@ -273,6 +274,7 @@ class Leadership:
 
     def _stand_by(self, now_ns: int, wait_ns: int) -> list[LeadershipEffect]:
         lease, self._lease, self._fence = self._lease, 0, 0
+        self._left = lease or self._left
         self._phase, self._awaited, self._renewing = "standby", 0, 0
         self._held, self._write = {}, None
         self._due_ns = min(now_ns + wait_ns, NEVER_NS)
@@ -285,6 +287,10 @@ class Leadership:
         found = answer.responses[0].response_range.kvs
         if found:
             self.leader = found[0].value.decode(errors="replace")
+            if 0 < self._left == found[0].lease:
+                # Nobody leads: what was to end it has not arrived, as while etcd had no leader itself, and
+                # whoever leads etcd next has begun the lease anew.
+                return [*self._stand_by(now_ns, RETRY_NS), Revoke(self._left)]
             return self._stand_by(now_ns, LOOK_NS)
         self._phase, self._awaited, self._asked_ns = "granting", self._next(), now_ns
         self._due_ns = NEVER_NS
