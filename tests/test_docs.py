@@ -209,6 +209,8 @@ def variables_of_tests() -> set[str]:
         "cluster/shard/test_transcripts",
         "cluster/shard/test_roles_page",
         "cluster/steps/test_step_times",
+        "hosts/story",
+        "hosts/test_hosts",
         "store/test_scan",
         "system/test_hostile_frames",
         "system/test_sqlite",

@@ -415,12 +415,13 @@ async def open_load(
     *,
     libraries: Sequence[Library] = ("asyncio", "trio"),
     others: Sequence[Release] = (),
+    enter: Sequence[str] = (),
     **options: Any,
 ) -> AsyncIterator[Load]:
     """Put load on a store from one process per library while the body runs, under trio.
 
-    Of each of the `others`, too. All of them work when the body begins. `options` are those of `Workload`.
-    Raises RuntimeError if a process fails.
+    Of each of the `others`, too. All of them work when the body begins. `options` are those of `Workload`;
+    `enter` stands before the command of each, to run it elsewhere. Raises RuntimeError if a process fails.
     """
     load = Load()
     processes = load.processes
@@ -431,7 +432,7 @@ async def open_load(
             name = f"{library}{number}"
             history = directory / f"history-{name}.jsonl"
             workload = Workload(name=name, library=library, url=release.url, history=str(history), **options)
-            processes.append((workload, await _started(workload, release.python)))
+            processes.append((workload, await _started(workload, (*enter, release.python))))
         for workload, process in processes:
             with trio.fail_after(READY_SECONDS):
                 await _wait_for(b"ready\n", workload, process)
@@ -453,9 +454,9 @@ async def open_load(
                     await process.wait()
 
 
-async def _started(workload: Workload, python: str) -> trio.Process:
+async def _started(workload: Workload, python: Sequence[str]) -> trio.Process:
     process = await trio.lowlevel.open_process(
-        (python, "-m", "tests.system.load"),
+        (*python, "-m", "tests.system.load"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=REPOSITORY,

@@ -126,8 +126,8 @@ async def test_two_of_three_members_go_on(tmp_path: Path) -> None:
                     try:
                         assert (await etcd.range(Range(b"a"))).kvs[0].value == b"x"
                         break
-                    except EtcdAwayError:  # until the others have a leader
-                        await trio.sleep(0.1)
+                    except EtcdAwayError:
+                        pass  # until the others have a leader
             members.kill("m1")
             with pytest.raises(EtcdAwayError):
                 await etcd.range(Range(b"a"))

@@ -1,0 +1,122 @@
+"""What happened while callers were at work, when, and how long they waited for it."""
+
+import os
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from simulations.checks.linearizability import Operation, assert_explained
+from tests.hosts.stage import APPS, Hosts
+from tests.system.load import open_load
+
+Report = Callable[[str, object], None]
+
+FIGURES = os.environ.get("GREENROOM_HOSTS_FIGURES", "")
+"""A file to which each event is added with the longest wait, as a line of JSON."""
+
+
+class Bound(msgspec.Struct, frozen=True):
+    """What is promised of a machine that is not overloaded, and what is demanded of any."""
+
+    promised_seconds: float
+    demanded_seconds: float
+
+
+NOTHING = Bound(0.1, 1.0)
+"""Coordinators and etcd alone: nobody notices."""
+MOVED = Bound(0.5, 2.0)
+"""Shards change hands while all are there, or a host is slow."""
+LOST = Bound(2.0, 4.0)
+"""A host."""
+UNDECIDED = Bound(3.0, 6.0)
+"""A host or actor, and with it who decides about it."""
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened, until the cluster was whole again."""
+
+    name: str
+    bound: Bound
+    began_ns: int
+    ended_ns: int
+
+    def longest_seconds(self, history: Sequence[Operation]) -> float:
+        """Return how long the slowest operation took that was under way meanwhile."""
+        waits = (
+            each.completed_ns - each.invoked_ns
+            for each in history
+            if each.invoked_ns < self.ended_ns and each.completed_ns > self.began_ns
+        )
+        return max(waits, default=0) / 1e9
+
+
+class Figure(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the figures."""
+
+    name: str
+    promised_seconds: float
+    longest_seconds: float
+    whole_seconds: float
+    operations: int
+
+
+class Story:
+    """The events of one load."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+
+    @asynccontextmanager
+    async def event(self, name: str, bound: Bound) -> AsyncIterator[None]:
+        """Note what happens in the body, which ends once all is well again."""
+        began = time.monotonic_ns()
+        yield
+        self._events.append(Event(name=name, bound=bound, began_ns=began, ended_ns=time.monotonic_ns()))
+
+    def figures(self, history: Sequence[Operation]) -> list[Figure]:
+        return [
+            Figure(
+                name=event.name,
+                promised_seconds=event.bound.promised_seconds,
+                longest_seconds=event.longest_seconds(history),
+                whole_seconds=(event.ended_ns - event.began_ns) / 1e9,
+                operations=sum(event.began_ns <= each.invoked_ns < event.ended_ns for each in history),
+            )
+            for event in self._events
+        ]
+
+    def check(self, history: Sequence[Operation]) -> None:
+        """Demand that nobody has waited longer than it may be."""
+        late = {
+            event.name: round(longest, 3)
+            for event in self._events
+            if (longest := event.longest_seconds(history)) > event.bound.demanded_seconds
+        }
+        assert late == {}
+
+
+def _keep(figures: Sequence[Figure]) -> None:
+    with Path(FIGURES).open("ab") as out:
+        out.writelines(msgspec.json.encode(each) + b"\n" for each in figures)
+
+
+@asynccontextmanager
+async def told(hosts: Hosts, folder: Path, seed: int, report: Report) -> AsyncIterator[Story]:
+    """Put load on a cluster around the body; then demand that nothing was lost, stale, or refused."""
+    story = Story()
+    where = hosts.network.host(APPS).enter
+    options = {"workers": 6, "pause_seconds": 0.02, "seed": seed}
+    async with open_load(hosts.url, folder, enter=where, **options) as load:
+        yield story
+    figures = story.figures(load.history)
+    for figure in figures:
+        report(figure.name, round(figure.longest_seconds, 3))
+    if FIGURES:
+        _keep(figures)
+    assert load.errors == Counter()
+    assert_explained(load.history)
+    story.check(load.history)
