@@ -327,6 +327,9 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, tag="node"):
     name: Annotated[str, Flag(help="Name of the node, unique in the cluster.")]
     listen: Annotated[str, Flag(help="Address to listen on for clients.")] = NODE_ADDRESS
     advertise: Annotated[str, Flag(help="Address that others reach it by, if not the same.")] = ""
+    zone: Annotated[
+        str, Flag(help="Zone of the node; copies of a shard stand in different ones.", shown_default=False)
+    ] = ""
     coordinator: Annotated[
         str, Flag(help="Address of the coordinator; of all of them, with commas, if there are several.")
     ] = COORDINATOR_ADDRESS
@@ -349,6 +352,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, tag="node"):
         check_address("--listen", self.listen, any_port=True)
         if self.advertise:
             check_address("--advertise", self.advertise, any_port=True)
+        if self.zone:
+            check_name("--zone", self.zone)
         check_addresses("--coordinator", self.coordinator)
         starting_map(None, ClusterOptions(self.cluster))
         self.node.check()

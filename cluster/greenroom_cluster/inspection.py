@@ -21,6 +21,7 @@ from greenroom_cluster.coordinator_status import (
     Undecided,
     who_leads,
 )
+from greenroom_cluster.crowding import on_one_node, within_one_zone, without_zone
 from greenroom_cluster.namespace_status import NamespaceStatus, namespaces_of
 from greenroom_cluster.planning.placement import node_of
 from greenroom_cluster.planning.waiting import (
@@ -32,6 +33,7 @@ from greenroom_cluster.planning.waiting import (
     shards_without_directories,
     waiting_shards,
 )
+from greenroom_cluster.planning.zones import crowded_zone
 from greenroom_cluster.questions import INSPECT_SECONDS, ask_once, fetch_map, hello_as_admin
 from greenroom_cluster.runtime.proving import Keys, trust_of
 from greenroom_cluster.runtime.tasks import open_tasks
@@ -41,6 +43,7 @@ _AGAIN_SECONDS = 0.3
 
 FULL = "full"
 SAME_NODE = "same_node"
+SAME_ZONE = "same_zone"
 JOINING = "joining"
 ALONE = "alone"
 UNAVAILABLE = "unavailable"
@@ -50,6 +53,7 @@ SUSPENDED = "suspended"
 STATE_NAMES = {
     FULL: "whole",
     SAME_NODE: SAME_NODE,
+    SAME_ZONE: SAME_ZONE,
     JOINING: JOINING,
     ALONE: ALONE,
     UNAVAILABLE: UNAVAILABLE,
@@ -64,6 +68,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
     address: str
     state: str
     actors: int
+    zone: str = ""
 
 
 class ActorStatus(msgspec.Struct, frozen=True):
@@ -112,12 +117,13 @@ class KeptStatus(msgspec.Struct, frozen=True):
 class ShardStatus(msgspec.Struct, frozen=True):
     """One shard. `primary` and `backups` are slots; `state` is one of the states above.
 
-    `same_node`: all replicas are there, but on one node, whose loss would lose the shard. `waits_for` lists
-    the nodes that are away and may hold its sessions, if the shard cannot go on without them. `suspended` is
-    the record that ended its primary, if the shard has stopped before that record. `join_refusal` says why an
-    actor did not take the copy that it should hold; `join_refused_by` is its slot if it had no memory for the
-    copy's `join_bytes`. `missing_directories` are the slots whose directories it waits for if all its members
-    are dead, and `kept` is what the others hold.
+    `same_node`: all replicas are there, but on one node, whose loss would lose the shard. `same_zone`: they
+    are in one zone, named in `zone`, though the cluster has a node elsewhere. `waits_for` lists the nodes
+    that are away and may hold its sessions, if the shard cannot go on without them. `suspended` is the record
+    that ended its primary, if the shard has stopped before that record. `join_refusal` says why an actor did
+    not take the copy that it should hold; `join_refused_by` is its slot if it had no memory for the copy's
+    `join_bytes`. `missing_directories` are the slots whose directories it waits for if all its members are
+    dead, and `kept` is what the others hold.
     """
 
     shard: int
@@ -133,6 +139,7 @@ class ShardStatus(msgspec.Struct, frozen=True):
     join_bytes: int = 0
     missing_directories: tuple[str, ...] = ()
     kept: tuple[KeptStatus, ...] = ()
+    zone: str = ""
 
     def told(self) -> str:
         """Return why the shard is suspended, and what to do."""
@@ -162,7 +169,7 @@ class ClusterStatus(msgspec.Struct, frozen=True):
 
     @property
     def healthy(self) -> bool:
-        """Whether every shard serves with all its replicas, on several nodes if it has several.
+        """Whether every shard serves with all its replicas, on several nodes and in several zones if it can.
 
         The coordinator need not be reachable for that.
         """
@@ -181,8 +188,16 @@ class ClusterStatus(msgspec.Struct, frozen=True):
     def states(self) -> dict[str, int]:
         """Return how many shards are in each state."""
         counted = Counter(shard.state for shard in self.shards)
-        states = (FULL, SAME_NODE, JOINING, ALONE, UNAVAILABLE, SUSPENDED)
+        states = (FULL, SAME_NODE, SAME_ZONE, JOINING, ALONE, UNAVAILABLE, SUSPENDED)
         return {state: counted[state] for state in states}
+
+    def crowded(self) -> dict[str, list[int]]:
+        """Return the shards whose replicas are all within one zone, by that."""
+        found: dict[str, list[int]] = {}
+        for shard in self.shards:
+            if shard.zone:
+                found.setdefault(shard.zone, []).append(shard.shard)
+        return dict(sorted(found.items()))
 
     def counts(self) -> str:
         """Return how many shards are in each state, for people."""
@@ -190,7 +205,7 @@ class ClusterStatus(msgspec.Struct, frozen=True):
 
     def warnings(self) -> list[str]:
         """Return warnings: an unreachable coordinator, shards that wait, shards at risk."""
-        crowded = Counter(node_of(shard.primary) for shard in self.shards if shard.state == SAME_NODE)
+        on_nodes = Counter(node_of(shard.primary) for shard in self.shards if shard.state == SAME_NODE)
         refused = [
             LackedCopy(shard.shard, shard.join_refusal, shard.join_refused_by, shard.join_bytes)
             for shard in self.shards
@@ -199,17 +214,14 @@ class ClusterStatus(msgspec.Struct, frozen=True):
         told = [self.coordinator.told(), *(each.told() for each in self.waiting)]
         told += [each.told() for each in self.missing_directories]
         told += [shard.told() for shard in self.shards if shard.suspended is not None]
-        crowding = [
-            f"{count} {'shard has' if count == 1 else 'shards have'} all replicas on node {node}: if "
-            "that is lost, so are their sessions; start another node"
-            for node, count in sorted(crowded.items())
-        ]
         return (
             [line for line in told if line]
             + refused_growth(self.refusing)
             + [line for namespace in self.namespaces for line in namespace.warnings()]
             + lacked_copies(refused)
-            + crowding
+            + on_one_node(on_nodes)
+            + within_one_zone(self.crowded())
+            + without_zone((node.name, node.zone) for node in self.nodes)
         )
 
 
@@ -277,6 +289,7 @@ def summarize(cluster_map: ClusterMap, inspections: Mapping[bytes, wire.Inspecti
                 node.address,
                 node.state,
                 sum(actor.node == node.name and actor.state == "up" for actor in cluster_map.actors.values()),
+                node.zone,
             )
             for node in sorted(cluster_map.nodes.values(), key=lambda node: node.name)
         ),
@@ -377,6 +390,7 @@ def _shard_status(
     entry = cluster_map.shards[index]
     primary = replicas.get((index, entry.primary))
     record = None if primary is None else primary.suspended
+    zone = ""
     if record is not None:
         state = SUSPENDED
     elif primary is None or not primary.serving:
@@ -384,7 +398,8 @@ def _shard_status(
     elif len(entry.members) >= cluster_map.replicas and all(
         _backs(replicas.get((index, backup)), entry.epoch) for backup in entry.backups
     ):
-        state = SAME_NODE if _on_one_node(cluster_map, entry) else FULL
+        zone = crowded_zone(cluster_map, entry)
+        state = SAME_NODE if _on_one_node(cluster_map, entry) else SAME_ZONE if zone else FULL
     else:
         state = JOINING if primary.joining or entry.backups else ALONE
     lacks = primary if state in (JOINING, ALONE) else None
@@ -402,6 +417,7 @@ def _shard_status(
         join_bytes=0 if lacks is None else lacks.join_bytes,
         missing_directories=missing_directories(cluster_map, index, used) if state == UNAVAILABLE else (),
         kept=_kept(cluster_map, index, replicas, used) if state == UNAVAILABLE else (),
+        zone=zone,
     )
 
 

@@ -21,6 +21,7 @@ from greenroom_cluster.config import (
     NodeSettings,
     ProcessOptions,
     check_address,
+    check_name,
 )
 from greenroom_cluster.coordination.genesis import REPLICAS_DEFAULT, SHARDS_DEFAULT
 from greenroom_cluster.etcd_options import EtcdOptions
@@ -43,6 +44,9 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     nodes: Annotated[int, Flag(help="How many nodes.")] = 3
+    zones: Annotated[
+        str, Flag(help="Zones with commas between, in which the nodes are by turns.", shown_default=False)
+    ] = ""
     listen: Annotated[
         str, Flag(help="Address of the first node; the others take the next ports. Port 0: any.")
     ] = NODE_ADDRESS
@@ -90,6 +94,7 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
                 f"--replicas {self.replicas} needs as many nodes: give --nodes {self.replicas} or more, or "
                 f"--replicas {self.nodes}"
             )
+        self._check_zones()
         self.coordinator_settings(COORDINATOR_ADDRESS, None).check()
         self.node_settings("n1", NODE_ADDRESS, COORDINATOR_ADDRESS).check()
 
@@ -108,12 +113,18 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
             process=self.process,
         )
 
+    def zone_of(self, name: str) -> str:
+        """Return the zone of the node `n1`, `n2` and so on; the zones take turns."""
+        zones = self.zones.split(",")
+        return zones[(int(name[1:]) - 1) % len(zones)] if self.zones else ""
+
     def node_settings(self, name: str, listen: str, coordinator: str) -> NodeSettings:
         """Return the settings of one node."""
         return NodeSettings(
             name=name,
             listen=listen,
             coordinator=coordinator,
+            zone=self.zone_of(name),
             cluster=self.cluster,
             data_dir=None if self.data_dir is None else self.data_dir / "nodes" / name,
             node=self.node,
@@ -129,6 +140,16 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError(
                 f"--coordinators {self.coordinators} need a map that they share: keep it in etcd with "
                 "--store etcd://host:2379 (GREENROOM_STORE); a map in a file has one coordinator"
+            )
+
+    def _check_zones(self) -> None:
+        zones = self.zones.split(",")
+        for zone in zones if self.zones else ():
+            check_name("--zones", zone)
+        if len(zones) > self.nodes:
+            raise UsageError(
+                f"--zones {self.zones} has {len(zones)} zones for {self.nodes} nodes: name fewer, or give "
+                f"--nodes {len(zones)} or more"
             )
 
     def _check_ports(self) -> None:

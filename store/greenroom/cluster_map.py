@@ -20,11 +20,16 @@ def are_foreign(one: bytes, other: bytes) -> bool:
 
 
 class NodeEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One node. `state` is "up", "leaving" (drains, then stops) or "down" (unreachable)."""
+    """One node. `state` is "up", "leaving" (drains, then stops) or "down" (unreachable).
+
+    Nodes of one `zone` may be lost together. It is empty if nobody has named one, or if a release that knows
+    no zones has passed the entry on.
+    """
 
     name: str
     address: str
     state: str
+    zone: str = ""
 
 
 class ActorEntry(msgspec.Struct, array_like=True, frozen=True, gc=False):

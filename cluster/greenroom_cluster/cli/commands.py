@@ -151,6 +151,7 @@ def status(
                 **msgspec.to_builtins(found),
                 "healthy": found.healthy,
                 "states": found.states(),
+                "within_one_zone": found.crowded(),
                 **_waiting(found),
                 "coordinator": _coordinator(found),
             }
@@ -173,7 +174,7 @@ def _coordinator(found: Any) -> dict[str, Any]:
     return {**msgspec.to_builtins(found.coordinator), "told": found.coordinator.told()}
 
 
-@app.command(short_help="Exit with 0 only if every shard has all its replicas, not all on one node.")
+@app.command(short_help="Exit with 0 only if every shard has all its replicas, and they stand apart.")
 @with_options_of(config.AccessOptions)
 def health(
     access: config.AccessOptions,
@@ -188,7 +189,7 @@ def health(
     ] = 0,
     json: options.Json = False,
 ) -> None:
-    """Exit with 0 only if every shard has all its replicas, not all on one node.
+    """Exit with 0 only if every shard has all its replicas, not all on one node, nor in one of several zones.
 
     Exit with 1 if not, and with 3 if no node answers. Shards serve while the coordinator is away, so that is
     reported and changes no exit code.
@@ -201,6 +202,7 @@ def health(
                 "healthy": healthy,
                 "nodes_up": found.nodes_up,
                 "refusing": found.refusing,
+                "within_one_zone": found.crowded(),
                 "states": found.states(),
                 **_waiting(found),
                 "coordinator": _coordinator(found),

@@ -14,6 +14,7 @@ from greenroom_cluster.inspection import (
     FULL,
     JOINING,
     SAME_NODE,
+    SAME_ZONE,
     STATE_NAMES,
     SUSPENDED,
     UNAVAILABLE,
@@ -24,6 +25,7 @@ from greenroom_cluster.inspection import (
 _STYLES = {
     FULL: "green",
     SAME_NODE: "red",
+    SAME_ZONE: "red",
     JOINING: "yellow",
     ALONE: "red",
     UNAVAILABLE: "bold red",
@@ -50,10 +52,7 @@ def print_status(status: ClusterStatus, *, shards: bool = False) -> None:
     )
     for warning in status.warnings():
         console.print(Text(printable(warning), style="bold red"))
-    nodes = _table("node", "address", "state", "actors")
-    for node in status.nodes:
-        _add_row(nodes, node.name, node.address, _state(node.state), str(node.actors))
-    console.print(nodes)
+    console.print(_node_table(status))
     actors = _table(
         *("actor", "incarnation", "address", "state", "pid"),
         *("primaries", "backups", "sessions", "used", "free", "of", "evicted"),
@@ -88,6 +87,15 @@ def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(column, no_wrap=True)
+    return table
+
+
+def _node_table(status: ClusterStatus) -> Table:
+    zoned = any(node.zone for node in status.nodes)
+    table = _table("node", *(("zone",) if zoned else ()), "address", "state", "actors")
+    for node in status.nodes:
+        zone = (node.zone or "-",) if zoned else ()
+        _add_row(table, node.name, *zone, node.address, _state(node.state), str(node.actors))
     return table
 
 

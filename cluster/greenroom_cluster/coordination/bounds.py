@@ -86,6 +86,11 @@ def node_objection(node: NodeEntry) -> str:
         )
     if node.state not in ("up", "leaving"):
         return 'a node registers as "up" or "leaving"'
+    if node.zone and not _NODE_NAME.fullmatch(node.zone):
+        return (
+            f"a zone has 1 to {NAME_LENGTH_MAX} letters, digits, dots, dashes and underscores, the first a "
+            "letter or digit; choose another --zone"
+        )
     if not is_address(node.address):
         return (
             f"a node's address is host:port, IPv6 as [host]:port, at most {ADDRESS_LENGTH_MAX} characters; "
@@ -128,7 +133,8 @@ def _directory_objection(actor: ActorEntry) -> str:
 
 
 def _node_bytes(node: NodeEntry) -> int:
-    return 2 * len(node.name) + len(node.address) + 4 * _TEXT_BYTES + _STATE_BYTES
+    texts = 2 * len(node.name) + len(node.address) + len(node.zone)
+    return texts + 5 * _TEXT_BYTES + _STATE_BYTES
 
 
 def _actor_bytes(actor: ActorEntry) -> int:

@@ -82,6 +82,7 @@ class AgentSettings(msgspec.Struct, frozen=True):
     host: str
     drain_seconds: float
     marks_seconds: float = MARKS_SECONDS
+    zone: str = ""
 
 
 class Agent:
@@ -103,11 +104,12 @@ class Agent:
         self._beat_ns = now_ns
         self._marks_ns = now_ns
         # Entries that the map should have.
-        self._registration = Registration(NodeEntry(settings.name, settings.address, UP))
+        self._registration = Registration(NodeEntry(settings.name, settings.address, UP, settings.zone))
         self._registering: tuple[int, NodeEntry | ActorEntry] | None = None
         self._ask_again_ns = NEVER_NS
         self._refused_since_ns: int | None = None
         self._told_older: set[bytes] = set()
+        self._told_zone = False
         # Known deaths.
         self._unreported: dict[bytes, tuple[Suspicion, ...]] = {}
         self._reporting: tuple[int, tuple[bytes, ...]] | None = None
@@ -167,10 +169,11 @@ class Agent:
                 self._map = seen
                 self._effects.append(fx.Publish(seen))
                 self._registration.renew()
+                self._tell_zone(seen)
                 self._look_ns = self._now_ns
             case ins.CoordinatorUp():
                 self._up = True
-                self._registration.renew()
+                self._registration.meet()
                 # A restarted coordinator learns from a heartbeat who owns the name.
                 self._beat_ns = self._tell_marks_ns = self._now_ns
             case ins.CoordinatorDown():
@@ -282,6 +285,13 @@ class Agent:
             self._told_older.add(entry.incarnation)
             known = entry.directory.hex()
             self._log("warning", "directory_rejected", slot=entry.slot, directory_id=known, reason=reason)
+
+    def _tell_zone(self, seen: ClusterMap) -> None:
+        """Tell once that the coordinator keeps no zones: shards are then not kept apart by ours."""
+        if not self._told_zone and self._registration.zone_is_lost(seen):
+            self._told_zone = True
+            hint = "the coordinator is of a release that knows no zones: upgrade it"
+            self._log("warning", "zone_not_kept", zone=self._settings.zone, hint=hint)
 
     def _name_taken(self, reason: str) -> None:
         """Retry until the coordinator has given up a predecessor; never fight one that is alive."""

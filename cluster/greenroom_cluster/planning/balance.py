@@ -1,4 +1,4 @@
-"""Brings the loads of slots within bounds with few moves, without giving up pairing.
+"""Brings the loads of slots within bounds with few moves, and never together what must stand apart.
 
 First replicas: a slot with too many gives one away, a slot with too few takes one, directly or by way of one
 other slot. Then primaries: swapping a shard's primary with one of its backups is only a hand-over, so chains
@@ -8,6 +8,8 @@ of swaps may be of any length.
 from collections.abc import Callable, Iterator
 
 import msgspec
+
+from greenroom_cluster.planning.shares import Sites
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -23,22 +25,24 @@ class Bounds(msgspec.Struct, frozen=True):
 
 
 class Board:
-    """Shards placed on slots. `members[shard]` are its slots, the primary's first; `node[slot]` is its node.
+    """Shards placed on slots. `members[shard]` are its slots, the primary's first.
 
-    `distinct` is the number of different nodes that a shard must be on.
+    A shard must be on so many different nodes, and in so many different zones.
     """
 
-    def __init__(self, node: list[int], shard_count: int, distinct: int) -> None:
-        self.node = node
+    def __init__(self, sites: Sites, shard_count: int, nodes: int, zones: int) -> None:
         self.members: list[list[int]] = [[] for _ in range(shard_count)]
-        self._distinct = distinct
-        self._holding: list[set[int]] = [set() for _ in node]
-        self._primaries: list[set[int]] = [set() for _ in node]
+        self._node = sites.node
+        self._zone = sites.zone
+        self._nodes = nodes
+        self._zones = zones
+        self._holding: list[set[int]] = [set() for _ in sites.node]
+        self._primaries: list[set[int]] = [set() for _ in sites.node]
 
     @property
     def slot_count(self) -> int:
         """The number of slots."""
-        return len(self.node)
+        return len(self._node)
 
     def load(self, slot: int) -> int:
         """Return how many replicas the slot has."""
@@ -58,7 +62,11 @@ class Board:
 
     def node_count_of(self, slots: list[int]) -> int:
         """Return the number of different nodes of these slots."""
-        return len({self.node[slot] for slot in slots})
+        return len({self._node[slot] for slot in slots})
+
+    def zone_count_of(self, slots: list[int]) -> int:
+        """Return the number of different zones of these slots."""
+        return len({self._zone[slot] for slot in slots})
 
     def put(self, shard: int, slot: int) -> None:
         """Add a replica; the first one is the primary."""
@@ -68,15 +76,16 @@ class Board:
         self._holding[slot].add(shard)
 
     def movable(self, shard: int, source: int, target: int) -> bool:
-        """Whether the replica may move from one slot to the other without harm to pairing."""
+        """Whether the replica may move from one slot to the other and the shard still stands apart."""
         members = self.members[shard]
         if target in members:
             return False
-        node = self.node
-        if node[source] == node[target]:
+        if self._node[source] == self._node[target]:
             return True
-        after = {node[target], *(node[slot] for slot in members if slot != source)}
-        return len(after) >= self._distinct
+        after = [target, *(slot for slot in members if slot != source)]
+        if self.node_count_of(after) < self._nodes:
+            return False
+        return self._zone[source] == self._zone[target] or self.zone_count_of(after) >= self._zones
 
     def move(self, shard: int, source: int, target: int) -> None:
         """Move a replica to another slot, in the same role."""

@@ -2,7 +2,8 @@
 
 An actor restarts in half a second, so a slot that lost its actor or node stays in plans for a while and is
 replaced only if it stays away. The controller waits until no slot has joined for a moment, so that the first
-of three nodes does not get every shard. It stops using a node that leaves, or was removed, at once.
+of three nodes does not get every shard. A node that comes back with another zone counts like one that has
+joined. It stops using a node that leaves, or was removed, at once.
 
 A shard that is only on disk, because all hosts lost power, is planned once it serves again: until then nobody
 can copy it, and most of its slots come back with what they had.
@@ -11,6 +12,7 @@ Planning again changes nothing if the placement is as planned, so a restarted co
 """
 
 from collections.abc import Callable, Collection
+from typing import TypeAlias
 
 import msgspec
 
@@ -18,6 +20,10 @@ from greenroom.cluster_map import ClusterMap
 from greenroom.deadlines import NEVER_NS
 from greenroom_cluster.planning.placement import node_of, plan
 from greenroom_cluster.planning.waiting import is_only_on_disk
+from greenroom_cluster.planning.zones import Zone, zone_of
+
+_Places: TypeAlias = frozenset[tuple[str, Zone]]
+"""Usable slots, each with its zone."""
 
 
 class ControllerSettings(msgspec.Struct, frozen=True):
@@ -48,7 +54,8 @@ class Controller:
         self._replace_ns = round(settings.replace_after_seconds * 1e9)
         self._absent_since: dict[str, int] = {}
         self._known: set[str] = set()
-        self._planned: set[str] | None = None
+        self._places: _Places = frozenset()
+        self._planned: _Places | None = None
         self._put_off: frozenset[int] = frozenset()
         self._came_ns = 0
         self._waiting_since = NEVER_NS
@@ -72,22 +79,23 @@ class Controller:
             self._known = {slot for entry in cluster_map.shards for slot in entry.wanted}
         present = _present(cluster_map)
         usable = present | self._held(now_ns, cluster_map, present)
-        newcomers = usable - self._known
         self._known = usable
-        if newcomers or first:
+        places = frozenset((slot, zone_of(cluster_map, node_of(slot))) for slot in usable)
+        if places - self._places or first:
             self._came_ns = now_ns
+        self._places = places
         self._deadline = min(
             (since + self._replace_ns for since in self._absent_since.values()), default=NEVER_NS
         )
         again = len(self._only_on_disk(cluster_map, self._put_off)) < len(self._put_off)
         if self._put_off:
             self._deadline = min(self._deadline, now_ns + self._replace_ns)
-        if (usable == self._planned and not again) or not usable:
+        if (places == self._planned and not again) or not usable:
             self._waiting_since = NEVER_NS
             return {}
-        if self._unsettled(now_ns, cluster_map, usable):
+        if self._unsettled(now_ns, cluster_map):
             return {}
-        self._planned = usable
+        self._planned = places
         self._waiting_since = NEVER_NS
         changed = plan(cluster_map, usable)
         self._put_off = self._only_on_disk(cluster_map, changed)
@@ -115,10 +123,10 @@ class Controller:
                 del self._absent_since[slot]
         return held
 
-    def _unsettled(self, now_ns: int, cluster_map: ClusterMap, usable: set[str]) -> bool:
+    def _unsettled(self, now_ns: int, cluster_map: ClusterMap) -> bool:
         """Whether to wait for more slots to join. A cluster that only loses slots does not wait."""
         planned = self._planned
-        if planned is not None and not usable - planned:
+        if planned is not None and not self._places - planned:
             return False
         self._waiting_since = min(self._waiting_since, now_ns)
         until = self._waiting_since + self._settle_max_ns

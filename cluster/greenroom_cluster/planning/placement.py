@@ -4,13 +4,14 @@ A shard's members come to match it one change at a time: the primary proposes ea
 and the coordinator allows it or not (`coordination.rules`).
 
 A plan starts from the wanted and present slots and moves only what it must, in this order: replace slots that
-are gone; put the replicas of a shard on different nodes, as far as there are enough; bring loads within
-bounds. Pairing wins over balance. New places are found by consistent hashing with bounded loads (Mirrokni,
-Thorup, Zadimoghaddam, SODA 2018): the first slot in the shard's order on the ring that has room.
+are gone; put the replicas of a shard into different zones and on different nodes, as far as there are enough;
+bring loads within bounds. Standing apart wins over balance. New places are found by consistent hashing with
+bounded loads (Mirrokni, Thorup, Zadimoghaddam, SODA 2018): the first slot in the shard's order on the ring
+that has room.
 
 Every slot's replicas, and its primaries, should lie between 3/4 and 5/4 of the average; new places are
-filled only up to 11/10, so that small changes later move nothing. A node with so many slots that its share
-would exceed one replica of every shard gets just that, and the average of the other nodes rises.
+filled only up to 11/10, so that small changes later move nothing. A node or zone whose share would exceed one
+replica of every shard gets just that, and the average of the others rises (`planning.shares`).
 
 A balanced plan is left as it is, so planning again never oscillates: each step brings loads closer to their
 bounds, and balancing ends when no step does.
@@ -24,6 +25,8 @@ import msgspec
 from greenroom.cluster_map import ClusterMap, ShardEntry
 from greenroom_cluster.planning.balance import Board, Bounds, balance
 from greenroom_cluster.planning.ring import Ring
+from greenroom_cluster.planning.shares import Sites, replica_averages
+from greenroom_cluster.planning.zones import zone_of
 
 HIGH = 1.25
 FILL = 1.1
@@ -31,15 +34,23 @@ LOW = 0.75
 
 
 class Aim(msgspec.Struct, frozen=True):
-    """The goal for every shard: so many replicas on so many different nodes."""
+    """The goal for every shard: so many replicas, on so many different nodes, in so many different zones."""
 
     replicas: int
     nodes: int
+    zones: int
 
     def reachable(self, board: Board, members: Iterable[int]) -> bool:
-        """Whether adding members to these can still reach the goal."""
+        """Whether adding members to these can still reach the goal.
+
+        What is added in a new zone is on a new node too, so neither count can be in the other's way.
+        """
         taken = list(members)
-        return board.node_count_of(taken) + self.replicas - len(taken) >= self.nodes
+        missing = self.replicas - len(taken)
+        return (
+            board.node_count_of(taken) + missing >= self.nodes
+            and board.zone_count_of(taken) + missing >= self.zones
+        )
 
 
 def node_of(slot: str) -> str:
@@ -55,15 +66,13 @@ def plan(cluster_map: ClusterMap, usable: Collection[str]) -> dict[int, tuple[st
     names = sorted(set(usable))
     if not names:
         return {}
-    nodes = sorted({node_of(name) for name in names})
-    number = {name: index for index, name in enumerate(nodes)}
-    node = [number[node_of(name)] for name in names]
+    sites = _sites(cluster_map, names)
     slot_number = {name: index for index, name in enumerate(names)}
     replicas = min(cluster_map.replicas, len(names))
-    aim = Aim(replicas, min(replicas, len(nodes)))
+    aim = Aim(replicas, sites.nodes_needed(replicas), sites.zones_needed(replicas))
     shard_count = cluster_map.shard_count
-    averages = replica_averages(node, shard_count, replicas)
-    board = Board(node, shard_count, aim.nodes)
+    averages = replica_averages(sites, shard_count, replicas)
+    board = Board(sites, shard_count, aim.nodes, aim.zones)
     kept = [_kept(cluster_map, entry, slot_number, board, aim) for entry in cluster_map.shards]
     for shard, members in enumerate(kept):
         for slot in members:
@@ -82,31 +91,12 @@ def plan(cluster_map: ClusterMap, usable: Collection[str]) -> dict[int, tuple[st
     return changed
 
 
-def replica_averages(node: list[int], shard_count: int, replicas: int) -> list[float]:
-    """Return each slot's fair share of replicas, given the node of each slot.
-
-    While there are enough nodes, a node takes at most one replica of a shard; the others share what a node
-    with many slots cannot take.
-    """
-    slots_on = [node.count(index) for index in range(max(node) + 1)]
-    open_nodes = set(range(len(slots_on)))
-    share = [0.0] * len(slots_on)
-    left = shard_count * replicas
-    if len(slots_on) >= replicas:
-        while open_nodes:
-            average = left / sum(slots_on[index] for index in open_nodes)
-            full = [index for index in sorted(open_nodes) if slots_on[index] * average > shard_count]
-            if not full:
-                break
-            for index in full:
-                share[index] = shard_count / slots_on[index]
-                left -= shard_count
-            open_nodes.difference_update(full)
-    if open_nodes:
-        average = left / sum(slots_on[index] for index in open_nodes)
-        for index in open_nodes:
-            share[index] = average
-    return [share[index] for index in node]
+def _sites(cluster_map: ClusterMap, names: list[str]) -> Sites:
+    nodes = [node_of(name) for name in names]
+    zones = [zone_of(cluster_map, node) for node in nodes]
+    node_number = {node: number for number, node in enumerate(sorted(set(nodes)))}
+    zone_number = {zone: number for number, zone in enumerate(sorted(set(zones)))}
+    return Sites([node_number[node] for node in nodes], [zone_number[zone] for zone in zones])
 
 
 def _high(average: float) -> int:

@@ -104,7 +104,9 @@ class Node:
             on_down=lambda: self._step(ins.CoordinatorDown()),
             on_refused=lambda reason: self._step(ins.CoordinatorRefused(reason)),
         )
-        agent = AgentSettings(settings.name, self._address, host_identity(), options.drain_seconds)
+        agent = AgentSettings(
+            settings.name, self._address, host_identity(), options.drain_seconds, zone=settings.zone
+        )
         self._agent = Agent(agent, now_ns())
         self._marks = MarkFiles()
         self._terminal = Terminal()

@@ -37,8 +37,8 @@ def durable(
     )
 
 
-def node(name: str, state: str = "up", address: str = "127.0.0.1:1") -> NodeEntry:
-    return NodeEntry(name, address, state)
+def node(name: str, state: str = "up", address: str = "127.0.0.1:1", zone: str = "") -> NodeEntry:
+    return NodeEntry(name, address, state, zone)
 
 
 def shard(
@@ -136,8 +136,8 @@ class Desk:
         assert isinstance(answer, m.Decided), answer
         return list(answer.decisions)
 
-    def node(self, name: str, state: str = "up", address: str = "127.0.0.1:1") -> object:
-        return self.ask(m.RegisterNode(1, node(name, state, address)))
+    def node(self, name: str, state: str = "up", address: str = "127.0.0.1:1", zone: str = "") -> object:
+        return self.ask(m.RegisterNode(1, node(name, state, address, zone)))
 
     def actor(self, incarnation: bytes, slot: str) -> object:
         return self.ask(m.RegisterActor(2, actor(incarnation, slot)))

@@ -166,10 +166,31 @@ def test_unfit_actors_are_rejected(entry: m.ActorEntry) -> None:
 
 
 @pytest.mark.parametrize(
-    "entry", [node(""), node("a/b"), node("a", "down"), node("n" * 99), node("a", address="")]
+    "entry",
+    [
+        node(""),
+        node("a/b"),
+        node("a", "down"),
+        node("n" * 99),
+        node("a", address=""),
+        node("a", zone="x y"),
+        node("a", zone="z" * 64),
+    ],
 )
 def test_unfit_nodes_are_rejected(entry: m.NodeEntry) -> None:
     assert isinstance(Desk(PAIR).ask(m.RegisterNode(1, entry)), m.Rejected)
+
+
+def test_a_node_that_registers_with_another_zone_is_in_that() -> None:
+    desk = Desk(PAIR)
+    for zone in ("x", "y", ""):
+        desk.node("a", zone=zone)
+        assert desk.map.nodes["a"] == node("a", zone=zone)
+    desk.node("a", zone="x")
+    desk.pass_seconds(2.5, "b")
+    assert desk.map.nodes["a"] == node("a", "down", zone="x")
+    desk.beat("a")
+    assert desk.map.nodes["a"] == node("a", zone="x")
 
 
 def test_a_silent_node_is_down_until_it_is_heard_again() -> None:

@@ -149,6 +149,7 @@ def format_at(path: Path) -> int:
     [
         ({"nodes": {"n": NodeEntry("n", "\x1b[2J:1", "up")}}, "entry of node 'n'"),
         ({"nodes": {"n": NodeEntry("m", "h:1", "up")}}, "entry of node 'n'"),
+        ({"nodes": {"n": NodeEntry("n", "h:1", "up", "a zone")}}, "choose another --zone"),
         ({"actors": {b"a" * 16: ActorEntry(b"a" * 16, "n", "n/0", "h:1", "up", "H" * 600, 1, 1)}}, "'n/0'"),
         ({"shards": MAP.shards + MAP.shards[:1]}, "power of two"),
         ({"lineage": 1 << 62}, "out of range"),
@@ -167,6 +168,23 @@ def test_a_map_that_nobody_could_follow_is_refused_at_the_start(
         storage.load()
     assert said in str(refused.value)
     assert "--adopt-from" in str(refused.value)
+
+
+def test_a_map_keeps_zones_and_one_without_any_is_read(saved: Path) -> None:
+    """The second is one that a release wrote which knew none."""
+    zoned = msgspec.structs.replace(MAP, nodes={"n": NodeEntry("n", "h:1", "up", "x")})
+    with MapStorage(saved) as storage:
+        storage.save(zoned)
+        assert storage.load() == zoned
+    fields = list(msgspec.structs.astuple(zoned))
+    fields[4] = {"n": ("n", "h:1", "up")}
+    payload = msgspec.msgpack.encode(fields)
+    header = struct.pack(">8sHQI", b"GREENMAP", FORMAT_VERSION, len(payload), zlib.crc32(payload))
+    (saved / "map.bin").write_bytes(header + payload)
+    with MapStorage(saved) as storage:
+        read = storage.load()
+    assert read is not None
+    assert read.nodes == {"n": NodeEntry("n", "h:1", "up")}
 
 
 def test_a_map_too_long_for_a_frame_is_not_written(saved: Path) -> None:

@@ -22,7 +22,8 @@ def grown(shards: int, nodes: int) -> ClusterMap:
         for number, (primary, backup) in enumerate(zip(primaries, backups, strict=True))
     )
     floors = {each.directory: each.mark for each in actors}
-    whole = cluster(entries, actors, tuple(node(f"n{n}") for n in range(nodes)), version=7)
+    zoned = tuple(node(f"n{n}", zone=("", "x", "y")[n % 3]) for n in range(nodes))
+    whole = cluster(entries, actors, zoned, version=7)
     return msgspec.structs.replace(whole, identity=inc("identity"), floors=floors, recover_alone_seconds=2.5)
 
 

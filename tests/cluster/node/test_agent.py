@@ -26,6 +26,7 @@ from greenroom_cluster.node.drain import ALONE_SECONDS
 from greenroom_cluster.suspect_records import EXIT_CORE_FAILED, HANG_SECONDS, InHand
 
 NODE = NodeEntry("a", "a:1", "up")
+ZONED = replace(NODE, zone="x")
 LEAVING = replace(NODE, state="leaving")
 OTHER = NodeEntry("b", "b:1", "up")
 DRAIN_SECONDS = 10.0
@@ -158,6 +159,31 @@ STORIES: dict[str, list[Row]] = {
             ins.ChildEnded(replace(mark(ONE), directory_mark=9), -9),
             [fx.Call(3, m.ReportDead(0, (ONE.incarnation,), (), ((ONE.incarnation, 9),)))],
         ),
+    ],
+    # --- zones
+    "a zone that the coordinator keeps is told once, and again where it is not kept": [
+        (0.0, EMPTY, []),
+        (0.0, ins.CoordinatorUp(), [register(1, ZONED)]),
+        (0.0, seen(ZONED), []),
+        (0.0, accepted(1), []),
+        (0.0, seen(ZONED, OTHER), []),
+        # Its successor has begun from a map that a former release passed on.
+        (0.0, ins.CoordinatorDown(), []),
+        (0.0, ins.CoordinatorUp(), [beat()]),
+        (0.0, WITH_NODE, [register(2, ZONED)]),
+    ],
+    "a coordinator that keeps no zones is not told again and again": [
+        (0.0, EMPTY, []),
+        (0.0, ins.CoordinatorUp(), [register(1, ZONED)]),
+        (0.0, WITH_NODE, []),
+        (0.0, accepted(1), []),
+        (0.0, seen(NODE, OTHER), []),
+        (0.0, seen(replace(NODE, state="down")), [register(2, ZONED)]),
+        (0.0, accepted(2), []),
+        (0.0, WITH_NODE, []),
+        # It is replaced by one that does.
+        (0.0, ins.CoordinatorDown(), []),
+        (0.0, ins.CoordinatorUp(), [register(3, ZONED), beat()]),
     ],
     # --- registering
     "it registers itself, then its actors": [
@@ -299,10 +325,10 @@ STORIES: dict[str, list[Row]] = {
 }
 
 
-def run(rows: list[Row]) -> tuple[Agent, int]:
+def run(rows: list[Row], zone: str = "") -> tuple[Agent, int]:
     """Play a story, comparing at each row what is wanted with what is expected; return when it ended."""
     now_ns = 10**12
-    agent = Agent(AgentSettings("a", "a:1", "host", DRAIN_SECONDS), now_ns)
+    agent = Agent(AgentSettings("a", "a:1", "host", DRAIN_SECONDS, zone=zone), now_ns)
     for number, (seconds, event, expected) in enumerate(rows):
         now_ns += round(seconds * 1e9)
         aside = (fx.Log, fx.ReadMarks)
@@ -317,7 +343,21 @@ def run(rows: list[Row]) -> tuple[Agent, int]:
 
 @pytest.mark.parametrize("story", STORIES)
 def test_a_supervisor_does_what_the_table_says(story: str) -> None:
-    run(STORIES[story])
+    run(STORIES[story], "x" if "zone" in story else "")
+
+
+def test_a_coordinator_that_keeps_no_zones_is_told_of_in_the_log_once() -> None:
+    first: list[Row] = [
+        (0.0, EMPTY, []),
+        (0.0, ins.CoordinatorUp(), [register(1, ZONED)]),
+        (0.0, WITH_NODE, []),
+        (0.0, accepted(1), []),
+    ]
+    agent, now_ns = run(first, "x")
+    for expected in (1, 0):
+        effects = agent.step(now_ns, seen(NODE, OTHER))
+        told = [each for each in effects if isinstance(each, fx.Log) and each.event == "zone_not_kept"]
+        assert len(told) == expected
 
 
 def test_a_name_that_was_taken_over_is_told_to_whoever_started_the_node() -> None:

@@ -28,9 +28,9 @@ class Stage:
             self.desk.coordinator.want(plan)
             assert self.controller.step(self.desk.now_ns, self.desk.map) == {}
 
-    def start(self, *names: str, actors: int = 1) -> None:
+    def start(self, *names: str, actors: int = 1, zone: str = "") -> None:
         for name in names:
-            self.desk.node(name)
+            self.desk.node(name, zone=zone)
             self.alive.add(name)
             self.step()
             for index in range(actors):
@@ -196,6 +196,92 @@ def test_a_quiet_cluster_needs_no_wake_up() -> None:
     assert stage.controller.next_deadline() == NEVER_NS
     stage.kill_actor("a/0")
     assert stage.controller.next_deadline() == stage.desk.now_ns + 3 * SECOND
+
+
+def apart(stage: Stage, zones: dict[str, str]) -> bool:
+    """Whether each shard is wanted in two of these zones."""
+    entries = stage.desk.map.shards
+    return all(len({zones[node_of(slot)] for slot in entry.wanted}) == 2 for entry in entries)
+
+
+ZONES = {"a": "x", "b": "x", "c": "y"}
+
+
+def zoned() -> Stage:
+    stage = Stage()
+    for name, zone in ZONES.items():
+        stage.start(name, zone=zone)
+    stage.wait(1)
+    assert apart(stage, ZONES)
+    stage.plans = 0
+    return stage
+
+
+def test_zones_that_are_told_together_are_planned_together() -> None:
+    stage = running("abc")
+    assert not apart(stage, ZONES)
+    for name, zone in ZONES.items():
+        stage.desk.node(name, zone=zone)
+        stage.wait(0.2)
+        assert stage.plans == 0
+    stage.wait(0.2)
+    assert apart(stage, ZONES)
+    assert stage.plans == 1
+    stage.wait(5)
+    assert stage.plans == 1
+
+
+def test_a_zone_of_one_node_alone_is_not_kept_from_the_others() -> None:
+    stage = running("abc")
+    stage.desk.node("a", zone="x")
+    stage.wait(5)
+    assert stage.plans == 0
+
+
+def test_a_node_that_changes_its_zone_is_planned_anew() -> None:
+    stage = zoned()
+    stage.desk.node("b", zone="y")
+    stage.wait(1)
+    assert apart(stage, {**ZONES, "b": "y"})
+    assert stage.plans == 1
+
+
+def test_a_lost_zone_is_done_without_and_taken_back() -> None:
+    stage = zoned()
+    stage.alive.discard("c")
+    stage.wait(4.9)
+    assert stage.plans == 0
+    stage.wait(0.3)
+    assert stage.nodes() == {"a", "b"}
+    stage.alive.add("c")
+    stage.wait(0.5)
+    assert apart(stage, ZONES)
+    assert stage.plans == 2
+
+
+def test_a_zone_whose_actor_restarts_keeps_its_place() -> None:
+    stage = zoned()
+    stage.kill_actor("c/0")
+    stage.wait(0.5)
+    stage.start_actor("c/0")
+    stage.wait(10)
+    assert stage.plans == 0
+
+
+def test_a_zone_that_was_forgotten_leaves_two_nodes_of_the_other() -> None:
+    stage = zoned()
+    stage.alive.discard("c")
+    stage.wait(2.5)
+    assert stage.desk.forget("c") == m.Accepted(1)
+    stage.wait(0.1)
+    assert stage.nodes() == {"a", "b"}
+
+
+def test_a_restarted_controller_knows_zones_from_the_map() -> None:
+    stage = zoned()
+    stage.controller = Controller(ControllerSettings())
+    stage.wait(5)
+    assert stage.plans == 0
 
 
 def powerless() -> Stage:

@@ -15,6 +15,7 @@ from greenroom_cluster.inspection import (
     FULL,
     JOINING,
     SAME_NODE,
+    SAME_ZONE,
     UNAVAILABLE,
     inspect_actors,
     summarize,
@@ -95,6 +96,49 @@ def test_replicas_on_one_node_are_not_taken_for_whole() -> None:
     # With one replica there is nothing to keep apart.
     status = summarize(msgspec.structs.replace(cluster_map(), replicas=1), words(a=replica("primary")))
     assert status.healthy
+
+
+def with_zones(the_map: ClusterMap, **zones: str) -> ClusterMap:
+    """The map with these nodes in zones."""
+    nodes = {name: NodeEntry(name, f"{name}:1", "up", zone) for name, zone in zones.items()}
+    return msgspec.structs.replace(the_map, nodes=nodes)
+
+
+def test_replicas_within_one_zone_are_not_taken_for_whole() -> None:
+    said = words(a=replica("primary"), b=replica("backup"))
+    status = summarize(with_zones(cluster_map(B), n1="x", n2="x", n3="y"), said)
+    assert status.shards[0].state == SAME_ZONE
+    assert status.crowded() == {"x": [0]}
+    assert not status.healthy
+    assert [(node.name, node.zone) for node in status.nodes] == [("n1", "x"), ("n2", "x"), ("n3", "y")]
+    (warning,) = status.warnings()
+    assert warning.startswith(
+        "shard 0 has all replicas within zone x: if that is lost, so are their sessions"
+    )
+    many = msgspec.structs.replace(
+        status, shards=tuple(msgspec.structs.replace(status.shards[0], shard=number) for number in range(9))
+    )
+    assert many.warnings()[0].startswith(
+        "9 shards (0, 1, 2, 3, 4 and 4 more) have all replicas within zone x"
+    )
+
+
+@pytest.mark.parametrize(
+    "zones", [{"n1": "x", "n2": "y"}, {"n1": "x", "n2": "x"}, {"n1": "", "n2": ""}], ids=str
+)
+def test_replicas_in_two_zones_or_in_the_only_one_are_whole(zones: dict[str, str]) -> None:
+    """If there is but one zone, nothing can be moved; whoever named only one knows."""
+    status = summarize(with_zones(cluster_map(B), **zones), words(a=replica("primary"), b=replica("backup")))
+    assert status.healthy
+    assert status.crowded() == {}
+    assert status.warnings() == []
+
+
+def test_nodes_without_a_zone_among_others_are_named() -> None:
+    said = words(a=replica("primary"), b=replica("backup"))
+    status = summarize(with_zones(cluster_map(B), n1="x", n2="", n3="y"), said)
+    assert status.healthy
+    assert status.warnings() == ["node n2 has no --zone, unlike others: it counts as a zone of its own"]
 
 
 def with_states(the_map: ClusterMap, nodes: dict[str, str], actors: dict[bytes, str]) -> ClusterMap:

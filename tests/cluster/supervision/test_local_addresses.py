@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from greenroom.errors import UsageError
+from greenroom_cluster.config import NodeSettings
 from greenroom_cluster.etcd_options import EtcdOptions
 from greenroom_cluster.local_settings import LocalClusterSettings
 from greenroom_cluster.runtime import local
@@ -57,6 +58,26 @@ def test_what_was_asked_for_and_is_taken_is_refused() -> None:
         address = f"{HOST}:{taken.getsockname()[1]}"
         with pytest.raises(UsageError, match="--coordinator-listen"):
             addresses(listen=f"{HOST}:0", coordinator_listen=address)
+
+
+def test_zones_are_given_to_nodes_by_turns() -> None:
+    made = msgspec.structs.replace(LocalClusterSettings(), nodes=3, zones="x,y")
+    made.check()
+    assert [made.node_settings(name, "", "").zone for name in ("n1", "n2", "n3")] == ["x", "y", "x"]
+    assert LocalClusterSettings().node_settings("n1", "", "").zone == ""
+
+
+@pytest.mark.parametrize(
+    ("zones", "said"), [("x,,y", "--zones takes"), ("x y", "--zones takes"), ("w,x,y,z", "4 zones")]
+)
+def test_zones_that_cannot_be_are_refused(zones: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        addresses(zones=zones)
+
+
+def test_a_node_refuses_a_zone_that_cannot_be() -> None:
+    with pytest.raises(UsageError, match="--zone takes 1 to 63 letters"):
+        NodeSettings(name="a", zone="x/y").check()
 
 
 def test_nodes_need_room_for_their_ports() -> None:
