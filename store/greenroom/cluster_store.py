@@ -67,7 +67,8 @@ class ClusterStore(BaseSessionStore):
     `tls_ca`, only TLS is spoken; without them nothing beyond loopback is connected to, unless
     `insecure_plaintext_beyond_loopback`. On loopback both sides prove that they know the secret of
     `secret_file`, or of the file that the nodes of the same user have made; nodes that do not are not spoken
-    to, unless `loopback_proof` is "accept" or "off". An operation answers within `deadline_seconds`,
+    to, unless `loopback_proof` is "accept" or "off". `zone` is the one in which the app runs: the cluster map
+    is followed at a node there and at one elsewhere. An operation answers within `deadline_seconds`,
     including retries and failovers, or raises UnavailableError (not applied) or OutcomeUnknownError (perhaps
     applied). At most `operations_max` operations of one event loop are in flight. Raises UsageError for
     invalid options.
@@ -93,6 +94,7 @@ class ClusterStore(BaseSessionStore):
         insecure_plaintext_beyond_loopback: bool = False,
         secret_file: str | os.PathLike[str] | None = None,
         loopback_proof: str = "require",
+        zone: str | None = None,
     ) -> None:
         checked = CLUSTER_STORE.checked
         settings = DialogSettings(
@@ -100,6 +102,7 @@ class ClusterStore(BaseSessionStore):
             cluster=checked("cluster", cluster),
             deadline_seconds=float(checked("deadline_seconds", deadline_seconds)),
             operations_max=checked("operations_max", operations_max),
+            zone=checked("zone", zone) or "",
         )
         self._settings = settings
         self.contention_seconds = settings.deadline_seconds

@@ -25,6 +25,7 @@ COOKIE_NAME_BYTES_MAX = COOKIE_BYTES_MAX - SESSION_ID_BYTES_MAX - 64
 
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _PATH_TEXT = re.compile(r"/[\x21\x22\x24-\x3a\x3c-\x3e\x40-\x7e]*")
+_ZONE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _CLOCK = kinds.clock()
 _STORE = kinds.instance(
     'a store, or the URL of one: "greenroom://host:port,host:port", "sqlite:///sessions.db" or "memory://"',
@@ -185,6 +186,14 @@ CLUSTER_STORE = Options(
     insecure_plaintext_beyond_loopback=kinds.flag("whether plaintext may leave this host"),
     secret_file=kinds.path("the file whose secret the nodes have as --secret-file", none=True),
     loopback_proof=kinds.one_of(*MODES),
+    zone=kinds.or_none(
+        kinds.matching(
+            "the zone in which this app runs, as nodes have it in --zone: letters, digits, dots, dashes and "
+            "underscores, the first a letter or digit",
+            _ZONE,
+            most=63,
+        )
+    ),
 )
 
 LITESTAR_PLUGIN = Options(

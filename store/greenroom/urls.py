@@ -44,10 +44,11 @@ def store_from_url(url: str, *, clock: Callable[[], datetime] = utc_now) -> Base
     this directory, with one slash more (`sqlite:////var/lib/shop/sessions.db`) on that of an absolute path,
     then options: `deadline_seconds` and `synchronous`. Both follow the `clock`; a cluster has its own. `greenroom://`
     lists addresses of the cluster's nodes (IPv6 in brackets), then the cluster's name (default "greenroom"),
-    then options: `deadline_seconds`, the time within which an operation answers or raises, and on loopback
-    `secret_file` and `loopback_proof`. `greenrooms://` is the same with TLS, never without, and has the paths
-    of PEM files as options: `tls_cert`, `tls_key` and `tls_ca`, and if wanted `tls_deny`; or `token_file` and
-    `tls_ca`. Raises UsageError, saying what to write, for any other URL.
+    then options: `deadline_seconds`, the time within which an operation answers or raises, `zone`, the one in
+    which the app runs, and on loopback `secret_file` and `loopback_proof`. `greenrooms://` is the same with
+    TLS, never without, and has the paths of PEM files as options: `tls_cert`, `tls_key` and `tls_ca`, and if
+    wanted `tls_deny`; or `token_file` and `tls_ca`. Raises UsageError, saying what to write, for any other
+    URL.
     """
     if not isinstance(url, str):
         raise UsageError(f"a store URL is a str, not {type(url).__name__}; {_FORMS}")
@@ -70,7 +71,7 @@ def store_from_url(url: str, *, clock: Callable[[], datetime] = utc_now) -> Base
     from greenroom.cluster_store import ClusterStore
 
     secured = parts["scheme"] == "greenrooms"
-    names = ("deadline_seconds", *((*_TLS, _DENY, _TOKEN) if secured else _PLAINTEXT))
+    names = ("deadline_seconds", "zone", *((*_TLS, _DENY, _TOKEN) if secured else _PLAINTEXT))
     options = _url_options(parts["query"], parts["scheme"], CLUSTER_STORE, *names)
     needed = ("tls_ca",) if _TOKEN in options else _TLS
     if secured and (missing := [name for name in needed if name not in options]):

@@ -62,7 +62,7 @@ class Dialog:
         self._check_ns = min(self._deadline_ns, SLOW_NS)
         self._lanes = Lanes(self.board, random)
         self._follower = MapFollower(
-            settings.seeds, settings.cluster, self.board, self._lanes, self.notices, random
+            settings.seeds, settings.cluster, self.board, self._lanes, self.notices, random, settings.zone
         )
         self._by_shard: list[Lane | None] = []
         self._shift = 0

@@ -31,6 +31,7 @@ class DialogSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of a dialog. `deadline_seconds` is how long an operation may take, including retries.
 
     `link_bytes_max` limits what is unanswered on one connection, `waiting_bytes_max` what waits to be sent.
+    `zone` is the one in which this process runs, if that is known.
     """
 
     seeds: tuple[str, ...]
@@ -40,6 +41,7 @@ class DialogSettings(msgspec.Struct, frozen=True, kw_only=True):
     link_bytes_max: int = 8 << 20
     waiting_bytes_max: int = 64 << 20
     frame_bytes_max: int = FRAME_BYTES_MAX
+    zone: str = ""
 
 
 class Dispatcher:

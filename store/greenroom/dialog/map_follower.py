@@ -2,8 +2,9 @@
 
 With two of them, the death of one node costs nothing, and changes arrive by the faster way. When one breaks,
 the follower picks another node: first nodes that are up by the map, then other nodes, and always the seeds
-too. It takes a map only if that is newer than the one held, and asks for the whole map if a change does not
-fit the one held.
+too. A store that has named its zone follows at one node there and at one elsewhere, so that neither the loss
+of its zone nor that of the others leaves it without the map. It takes a map only if that is newer than the
+one held, and asks for the whole map if a change does not fit the one held.
 
 A node may belong to another cluster of the same name, started anew at these addresses. The follower ignores
 it, and tries it again until no process of its own cluster answers (`succession`); then it takes that node's
@@ -47,6 +48,7 @@ class MapFollower:
         lanes: Lanes,
         notices: list[str],
         random: Random,
+        zone: str = "",
     ) -> None:
         self.router: Router | None = None
         self._notices = notices
@@ -57,6 +59,7 @@ class MapFollower:
         self._refusals: dict[str, str] = {}
         self._seeds = seeds
         self._cluster = cluster
+        self._zone = zone
         self._board = board
         self._random = random
         self._subscriptions: list[Link] = []
@@ -71,12 +74,34 @@ class MapFollower:
             if link.asked_whole_ns and now_ns >= link.asked_whole_ns + ANSWER_NS:
                 self._board.abort(link)
                 self.lost(link, "it did not send the cluster map in time", now_ns)
+        self._come_near(now_ns)
         taken = {link.address for link in self._subscriptions}
         for address in self._candidates():
             if len(self._subscriptions) >= SUBSCRIPTIONS:
                 break
             if address not in taken and self._retry_ns.get(address, 0) <= now_ns:
                 self._subscriptions.append(self._board.open(address, None, now_ns))
+
+    def _come_near(self, now_ns: int) -> None:
+        """If all subscriptions are outside our zone, make room for a node there that has not failed us."""
+        near = self._near()
+        if len(self._subscriptions) < SUBSCRIPTIONS or self._is_near(near):
+            return
+        untried = near - self._failures.keys()
+        if any(self._retry_ns.get(address, 0) <= now_ns for address in untried):
+            link = min(self._subscriptions, key=lambda link: link.brought)
+            self._board.close(link)
+            self._subscriptions.remove(link)
+
+    def _near(self) -> set[str]:
+        """Return the addresses of the nodes that are up in our zone."""
+        if self.router is None or not self._zone:
+            return set()
+        nodes = self.router.map.nodes.values()
+        return {node.address for node in nodes if (node.zone, node.state) == (self._zone, "up")}
+
+    def _is_near(self, near: set[str]) -> bool:
+        return any(link.address in near for link in self._subscriptions)
 
     def _candidates(self) -> list[str]:
         """Return node addresses in the order in which to try them."""
@@ -85,11 +110,13 @@ class MapFollower:
         if self.router is None:
             return seeds
         rank = {"up": 0, "leaving": 1}
+        near = self._near()
+        has_near = self._is_near(near)
         nodes = [
-            (rank.get(node.state, 2), self._random.random(), node.address)
+            (rank.get(node.state, 2), (node.address in near) == has_near, self._random.random(), node.address)
             for node in self.router.map.nodes.values()
         ]
-        found = dict.fromkeys([address for _, _, address in sorted(nodes)] + seeds)
+        found = dict.fromkeys([address for *_, address in sorted(nodes)] + seeds)
         return sorted(found, key=self._succession.was_missed)
 
     def greeted(self, link: Link, now_ns: int) -> None:

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from greenroom import wire
-from greenroom.cluster_map import MapDelta, NodeEntry
+from greenroom.cluster_map import ClusterMap, MapDelta, NodeEntry
 from greenroom.dialog import operations
 from greenroom.errors import UnavailableError, UsageError
 from greenroom.framing import encode_frames
@@ -227,6 +227,61 @@ def test_seeds_stay_fallbacks() -> None:
     script.lose(script.number_of("x:1"))
     script.pass_time(100 * MS)
     assert set(script.opening.values()) & set(SEEDS)
+
+
+def zoned(*zones: str, version: int = 2) -> ClusterMap:
+    """A map of the nodes at the seeds and of two more, in these zones."""
+    addresses = [*SEEDS, "node3:1", "node4:1"]
+    pairs = enumerate(zip(addresses, zones, strict=True))
+    nodes = {f"n{number}": NodeEntry(f"n{number}", at, "up", zone) for number, (at, zone) in pairs}
+    return cluster_map(version=version, nodes=nodes)
+
+
+def test_a_store_in_a_zone_follows_there_and_elsewhere() -> None:
+    script, _, _ = connected(zone="x")
+    script.publish(zoned("y", "y", "x", "x"))
+    assert len(script.closed) == 1, "it makes room for a node of its zone"
+    (near,) = script.opening.values()
+    assert near in {"node3:1", "node4:1"}
+    assert script.requests(script.accept(near)) == [wire.Subscribe(1, 2)]
+    script.pass_time(5_000 * MS)
+    assert len(script.closed) == 1
+    far = next(seed for seed in SEEDS if seed in script.open.values())
+    script.lose(script.number_of(far))
+    assert script.opening.popitem()[1] in SEEDS, "it has one of its zone already"
+
+
+def test_a_store_whose_zone_is_followed_by_chance_stays() -> None:
+    script, _, _ = connected(zone="x")
+    script.publish(zoned("y", "x", "x", "x"))
+    assert not script.closed
+    assert not script.opening
+
+
+def test_a_lost_node_of_the_zone_is_replaced_by_another_of_it() -> None:
+    script, _, _ = connected(zone="x")
+    script.publish(zoned("y", "x", "x", "y"))
+    script.lose(script.number_of(SEEDS[1]))
+    assert list(script.opening.values()) == ["node3:1"]
+
+
+def test_a_node_of_the_zone_that_cannot_be_reached_is_left() -> None:
+    """It would cost a subscription that works, again and again."""
+    script, _, _ = connected(zone="x")
+    script.publish(zoned("y", "y", "x", "y"))
+    script.lose(script.number_of("node3:1"), "connection refused")
+    script.send(script.accept(next(iter(script.opening.values()))), wire.MapFull(script.map))
+    closed = len(script.closed)
+    script.pass_time(10_000 * MS)
+    assert len(script.closed) == closed
+    assert not script.opening
+
+
+def test_a_zone_without_nodes_changes_nothing() -> None:
+    script, _, _ = connected(zone="z")
+    script.publish(zoned("y", "y", "x", "x"))
+    assert not script.closed
+    assert not script.opening
 
 
 def test_two_names_of_one_node_are_one_subscription() -> None:
