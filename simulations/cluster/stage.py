@@ -157,6 +157,8 @@ class Stage:
         self.directories = Directories(plan)
         self.actors: dict[bytes, ActorProcess] = {}
         self.supervisors: dict[str, SupervisorProcess] = {}
+        # The zones of nodes, as they are told at the next start.
+        self.zones: dict[str, str] = {}
         self.clients: list[ClientProcess] = []
         self.generations = 0
         if plan.tokens:
@@ -246,12 +248,25 @@ class Stage:
         self.note(f"node {name} starts")
         return process
 
+    def zone_of(self, node: str) -> str:
+        """Return the zone in which a node is."""
+        return self.zones.setdefault(node, self._zone(int(node[1:])))
+
+    def _zone(self, number: int) -> str:
+        zones = self.plan.zones
+        return zones[number % len(zones)] if zones else ""
+
     def start_client(self, number: int) -> ClientProcess:
         """Start a client process, in the place of a former one."""
         self.generations += 1
         machine = self.network.machine(f"client{number}")
         nodes = tuple(each.address for each in self.supervisors.values())
-        settings = DialogSettings(seeds=nodes, cluster=CLUSTER, deadline_seconds=self.plan.deadline_seconds)
+        settings = DialogSettings(
+            seeds=nodes,
+            cluster=CLUSTER,
+            deadline_seconds=self.plan.deadline_seconds,
+            zone=self._zone(number),
+        )
         process = ClientProcess(
             self.network,
             machine,

@@ -43,6 +43,9 @@ class Surroundings(Protocol):
     def plan(self) -> Plan:
         """What the run is made of."""
 
+    def zone_of(self, node: str) -> str:
+        """Return the zone in which a node is."""
+
     def make_actor(self, node: str, slot: str) -> ActorProcess:
         """Make an actor's process, which does not serve yet."""
 
@@ -85,7 +88,8 @@ class SupervisorProcess(Process):
         self.stopping = False
         self.identity = identity
         seconds = surroundings.plan.marks_seconds
-        settings = AgentSettings(node, self.address, self.host_identity, DRAIN_SECONDS, seconds)
+        zone = surroundings.zone_of(node)
+        settings = AgentSettings(node, self.address, self.host_identity, DRAIN_SECONDS, seconds, zone)
         self.agent = Agent(settings, machine.now_ns())
         self._armed = -1
         self._publisher = Publisher(network, lambda message: surroundings.encode([message]))

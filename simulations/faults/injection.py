@@ -114,6 +114,7 @@ KINDS: dict[str, Callable[[Hit], Undo | None]] = {
     "kill actor": processes.kill_actor,
     "kill actor for good": processes.kill_for_good,
     "kill supervisor": processes.kill_supervisor,
+    "change zone": processes.change_zone,
     "orphan a paused actor": processes.orphan_paused,
     "crash node": power.crash_node,
     "pause": processes.pause,

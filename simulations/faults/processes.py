@@ -39,6 +39,18 @@ def kill_supervisor(hit: Hit) -> Undo | None:
     return lambda: hit.reach.operator.start_again(node)
 
 
+def change_zone(hit: Hit) -> Undo | None:
+    """A node is started again in another zone, or without one, as when its machine was moved."""
+    stage = hit.stage
+    supervisor = stage.supervisors.get(hit.target.machine)
+    if supervisor is None or not supervisor.alive or supervisor.leaving or not stage.plan.zones:
+        return None
+    zones, node = sorted({*stage.plan.zones}), supervisor.node
+    stage.zones[node] = zones[(zones.index(stage.zone_of(node)) + 1) % len(zones)]
+    supervisor.kill()
+    return lambda: hit.reach.operator.start_again(node)
+
+
 def orphan_paused(hit: Hit) -> Undo | None:
     """A supervisor dies while an actor of its is stopped; another starts, then the orphan wakes up."""
     actor = hit.target.process

@@ -25,6 +25,7 @@ from simulations.mutants import (
     requests,
     syncing,
     tokens,
+    zones,
 )
 from simulations.mutants.patching import MUTANTS, Mutant, planted
 from simulations.runs.batch import run_plan, run_seed, worker_pool
@@ -52,6 +53,7 @@ __all__ = [
     "syncing",
     "table",
     "tokens",
+    "zones",
 ]
 
 

@@ -104,7 +104,25 @@ def make_plan(seed: int) -> Plan:
     plan = replace(plan, faults=(*plan.faults, *_renewals(plan, Random(f"{seed}/renewals"))))
     plan = replace(plan, faults=(*plan.faults, *_replacements(plan, chance)))
     former = plan.tenants and Random(f"{seed}/former").random() < 0.2
-    return _with_quota(_with_bounds(replace(plan, former_nodes=int(former))))
+    return _with_zones(_with_quota(_with_bounds(replace(plan, former_nodes=int(former)))))
+
+
+def _with_zones(plan: Plan) -> Plan:
+    """Give nodes zones in every fifth plan; in some, nodes change them. Drawn apart, as below."""
+    random = Random(f"{plan.seed}/zones")
+    if random.random() > 0.2:
+        return plan
+    zones = tuple(random.choice(("a", "a", "b", "b", "c", "")) for _ in range(plan.nodes))
+    changes = tuple(
+        Fault(
+            round(random.uniform(0, plan.seconds * 900), 3),
+            "change zone",
+            f"node n{random.randrange(plan.nodes)}",
+            around_grace(plan, random),
+        )
+        for _ in range(random.choice((0, 0, 1, 2)))
+    )
+    return replace(plan, zones=zones, faults=(*plan.faults, *changes))
 
 
 def _with_quota(plan: Plan) -> Plan:

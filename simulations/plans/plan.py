@@ -68,6 +68,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     `tokens`: every second client shows a token instead of a certificate, and a thief has copied these.
 
+    `zones`: the zone of each node, and of each client, in turn ("": it has none; no entry: none has).
+
     `secret`: processes have no certificates and prove that they know one secret, which an intruder does not.
 
     `durability`: what the actors of each node keep on disk, in turn ("none", "interval" or "fsync"; no entry:
@@ -120,6 +122,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     former_nodes: int = 0
     quota_sessions: int = 0
     quota_bytes: int = 0
+    zones: tuple[str, ...] = ()
     durability: tuple[str, ...] = ()
     interval_seconds: float = 1.0
     sync_ms: float = 1.0

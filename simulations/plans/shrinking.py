@@ -77,6 +77,7 @@ _SIMPLER: Sequence[dict[str, object]] = (
     {"tokens": False},
     {"quota_sessions": 0, "quota_bytes": 0},
     {"former_nodes": 0},
+    {"zones": ()},
     {"tenants": False, "quota_sessions": 0, "quota_bytes": 0},
     {"fixed_ports": False},
     {"clients": 1, "callers": 1},

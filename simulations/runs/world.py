@@ -14,6 +14,7 @@ import msgspec
 from greenroom_cluster.shard.roles.role import Role
 from simulations.checks.linearizability import Operation, UndecidedError, check_history
 from simulations.checks.oracles import Oracles
+from simulations.checks.zones import crowded
 from simulations.cluster.marks import PoisonBook
 from simulations.cluster.recording import gaps
 from simulations.cluster.stage import Stage, Violation
@@ -126,11 +127,16 @@ class World(Stage):
             actor.host.memory.rebound(self.settings.memory_bytes_max)
         probes = Probes(self, self.oracles.lost)
         end = healed_ns + HEAL_BOUND_NS
-        done = self.timeline.run_until(
-            end, self._ticking(lambda: probes.answered and self.whole() and not self._astray())
-        )
+
+        def works() -> bool:
+            return probes.answered and self.whole() and not self._astray()
+
+        done = self.timeline.run_until(end, self._ticking(lambda: works() and not crowded(self)))
         took = (self.timeline.now - healed_ns) / 1e9
         if self.violations:
+            return took
+        if not done and works():
+            self.violate("zones", f"{took:.0f} s after healing: {'; '.join(crowded(self))}")
             return took
         if not done:
             state = "all probes were answered" if probes.answered else f"no answer to {probes.unanswered}"
