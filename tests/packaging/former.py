@@ -100,6 +100,16 @@ class Cluster:
     def replace(self, name: str, greenroom: Path) -> None:
         """Stop a node or the coordinator in order, start it with a release, and wait until all is whole."""
         self.stop(name, signal.SIGTERM)
+        self._start_again(name, greenroom)
+
+    def lose(self, name: str, greenroom: Path) -> None:
+        """Kill a node, its actors with it, start it again with its release, and wait until all is whole."""
+        process = self._processes.pop(name)
+        process.kill()
+        process.wait()
+        self._start_again(name, greenroom)
+
+    def _start_again(self, name: str, greenroom: Path) -> None:
         if name == "coordinator":
             self.start_coordinator(greenroom)
             self.wait_whole(self._addresses[:1])

@@ -81,9 +81,16 @@ async def test_a_cluster_is_upgraded_and_goes_back_under_load(
         await shop.visit("former")
         others = [Release(str(former.python), cluster.former_url)]
         async with open_load(cluster.url, tmp_path, others=others, **WORKLOAD) as load:
-            for name in ("coordinator", *NAMES):
+            for name in ("coordinator", *NAMES[:2]):
                 await _replace(cluster, name, NEW)
                 await shop.visit(f"new {name}")
+            # Each release takes over from the other.
+            await trio.to_thread.run_sync(cluster.lose, "a", NEW)
+            await shop.visit("lost a")
+            await trio.to_thread.run_sync(cluster.lose, "c", former.greenroom)
+            await shop.visit("lost c")
+            await _replace(cluster, "c", NEW)
+            await shop.visit("new c")
             for name in (*reversed(NAMES), "coordinator"):
                 await _replace(cluster, name, former.greenroom)
                 await shop.visit(f"former {name}")
