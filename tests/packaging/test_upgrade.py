@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from greenroom import SessionData, new_session_id, store_from_url
-from greenroom.cluster_map import ActorEntry, NodeEntry
+from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry
 from greenroom_cluster.coordination.genesis import first_map
 from greenroom_cluster.coordination.storage import MapStorage
 from simulations.checks.linearizability import assert_explained
@@ -112,23 +112,36 @@ async def _replace(cluster: Cluster, name: str, greenroom: Path) -> None:
     await trio.to_thread.run_sync(cluster.replace, name, greenroom)
 
 
-def test_a_former_coordinator_refuses_a_map_that_it_would_cut(former: Environment, tmp_path: Path) -> None:
-    """Going back while sessions are on disk: it would forget the directories, and all nodes would end."""
-    directory = tmp_path / "map"
+def durable_map() -> ClusterMap:
+    """A map with an actor that keeps what it holds on disk."""
     actor = ActorEntry(b"a" * 16, "a", "a/0", "127.0.0.1:1", "up", "h", 1, 1, "fsync", b"d" * 16, 1)
-    kept = msgspec.structs.replace(
+    return msgspec.structs.replace(
         first_map(CLUSTER, 16, 2),
         nodes={"a": NodeEntry("a", "127.0.0.1:2", "up")},
         actors={actor.incarnation: actor},
     )
+
+
+@pytest.mark.parametrize(
+    ("kept", "moved_to"),
+    [(durable_map(), ""), (first_map(CLUSTER, 16, 2), "etcd://127.0.0.1:2379")],
+    ids=["on-disk", "in-etcd"],
+)
+def test_a_former_coordinator_refuses_what_it_cannot_go_on_with(
+    kept: ClusterMap, moved_to: str, former: Environment, tmp_path: Path
+) -> None:
+    """It would forget the directories, at which all nodes end, or decide beside who leads on etcd."""
+    directory = tmp_path / "map"
     with MapStorage(directory) as storage:
         storage.save(kept)
+        if moved_to:
+            storage.move(moved_to)
     command = (former.greenroom, "coordinator", "--listen", "127.0.0.1:0", "--data-dir", directory)
     said = run(*command, "--cluster", CLUSTER, status=1).stderr
     assert "has format 2, this greenroom reads format 1: start the greenroom version that wrote it" in said
     assert "Traceback" not in said
     with MapStorage(directory) as storage:
-        assert storage.load() == kept
+        assert storage.load(even_moved=True) == kept
 
 
 COOKIES = """

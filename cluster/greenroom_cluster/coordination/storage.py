@@ -131,11 +131,13 @@ class MapStorage:
             raise self._damaged(f"reading its file {_MOVED} failed: {error.strerror}") from error
 
     def move(self, where: str) -> None:
-        """Note durably that the map is there from now on, so that nobody goes on from this one.
+        """Note durably that the map, which was loaded, is there from now on: nobody goes on from this one.
 
-        Raises StorageFailedError.
+        Nor does a release that knows no such note, to which the file is of a later format. Raises
+        StorageFailedError.
         """
         try:
+            self._replace(_framed(_MAGIC, FORMAT_VERSION, self._content[_HEADER.size :]))
             replace_file(self._directory / _MOVED, where.encode())
         except OSError as error:
             raise self._failed("where the map is moved", error) from error
@@ -145,6 +147,8 @@ class MapStorage:
         try:
             (self._directory / _MOVED).unlink(missing_ok=True)
             sync_directory(self._directory)
+            version = format_of(self._decode(self._content))
+            self._replace(_framed(_MAGIC, version, self._content[_HEADER.size :]))
         except OSError as error:
             raise self._failed("that the map stays", error) from error
 
@@ -189,14 +193,17 @@ class MapStorage:
         content = _framed(_MAGIC, format_of(cluster_map), payload)
         if vouched is not None:
             self._vouched = vouched
-        if self._vouched:
-            # Whichever of the two a crash leaves is the newest: no one was told of the other.
-            self._note.write(*((self._content, content) if self._content else (content,)))
         try:
-            replace_file(self._path, content)
+            self._replace(content)
             self._mark(cluster_map.cluster)
         except OSError as error:
             raise self._failed("the cluster map", error) from error
+
+    def _replace(self, content: bytes) -> None:
+        if self._vouched:
+            # Whichever of the two a crash leaves is the newest: no one was told of the other.
+            self._note.write(*((self._content, content) if self._content else (content,)))
+        replace_file(self._path, content)
         self._content = content
         if self._vouched:
             self._note.write(content)

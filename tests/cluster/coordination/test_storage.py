@@ -140,6 +140,26 @@ def test_a_map_that_a_former_release_would_cut_is_none_for_it(
     assert format_at(path) == 1
 
 
+def test_a_map_that_was_moved_is_none_for_a_former_release(tmp_path: Path) -> None:
+    """It does not look where the map was moved, and would go on from it beside who has it now."""
+    with MapStorage(tmp_path) as storage:
+        storage.vouch()
+        storage.save(MAP)
+    for _ in range(2):
+        with MapStorage(tmp_path) as storage:
+            assert storage.load() == MAP
+            storage.move("etcd://one:2379")
+        assert format_at(tmp_path / "map.bin") == 2
+        with MapStorage(tmp_path) as storage:
+            assert storage.load(even_moved=True) == MAP
+            assert storage.vouched
+            storage.stay()
+        assert format_at(tmp_path / "map.bin") == 1
+    with MapStorage(tmp_path) as storage:
+        assert storage.load() == MAP
+        assert storage.vouched
+
+
 def format_at(path: Path) -> int:
     return int.from_bytes(path.read_bytes()[8:10], "big")
 
