@@ -117,7 +117,10 @@ async def test_one_command_runs_a_cluster_with_two_coordinators(tmp_path: Path) 
             while json.loads((await done("health", *where)).stdout)["coordinator"]["state"] != "up":
                 pass
         assert await first.interrupted() == 0
-        # The map is there still, and another start goes on from it.
+        # The map is there still, and another start goes on from it, unless it wants another cluster.
+        told = await done("coordinator", *store, "--shards", "8", "--listen", f"127.0.0.1:{free_port()}")
+        assert told.returncode == 2
+        assert b"--shards (GREENROOM_SHARDS) is 8" in told.stderr
         again = await up(nursery, "--coordinators", "2", *store)
         assert await again.interrupted() == 0
 

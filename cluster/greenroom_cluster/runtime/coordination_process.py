@@ -81,6 +81,11 @@ async def run_coordinator_process(settings: CoordinatorProcessSettings) -> None:
     credentials = keys_of(settings.tls, settings.proof, settings.cluster, "coordinator", host)
     adopted = await maps_in_use(settings.adopted_addresses(), settings.cluster, credentials)
     options = _prepare(settings, host, port, adopted)
+    if settings.etcd.store:
+        # Only here: httpx is an extra.
+        from greenroom_cluster.runtime.etcd_reach import check_kept
+
+        await check_kept(settings.etcd, options)
     child = CoordinatorServerSettings(
         options=options,
         data_dir=str(settings.directory),

@@ -1,11 +1,14 @@
 """Whether a map can be kept in etcd, asked before anything is started, and the removal of one."""
 
+from contextlib import suppress
+
 import trio
 
 from greenroom.errors import UnavailableError, UsageError
 from greenroom_cluster.coordination.etcd.client import EtcdClient
 from greenroom_cluster.coordination.etcd.gateway import Delete, EtcdAwayError, Range, end_of
-from greenroom_cluster.coordination.etcd.layout import places
+from greenroom_cluster.coordination.etcd.layout import map_of, places
+from greenroom_cluster.coordination.genesis import ClusterOptions, starting_map
 from greenroom_cluster.etcd_options import EtcdOptions
 
 _ANSWER_SECONDS = 5.0
@@ -43,6 +46,22 @@ async def check_reach(options: EtcdOptions, cluster: str) -> None:
                 )
             await trio.sleep(_AGAIN_SECONDS)
             name = await _leader(client, settings.prefix)
+
+
+async def check_kept(options: EtcdOptions, cluster: ClusterOptions) -> None:
+    """Raise UsageError if the options differ from the cluster that is kept; return if etcd is away.
+
+    A coordinator would find out when it leads, long after whoever has started it looks away. Raises
+    EtcdRefusedError, LayoutError.
+    """
+    settings = options.settings(cluster.cluster)
+    maps = places(settings.prefix).maps
+    async with EtcdClient(settings, options.tls()) as client:
+        with suppress(EtcdAwayError), trio.move_on_after(_ANSWER_SECONDS):
+            found = (await client.range(Range(maps, end_of(maps)))).kvs
+            starting_map(
+                map_of({each.key.removeprefix(maps).decode(): each.value for each in found}), cluster
+            )
 
 
 async def _leader(client: EtcdClient, prefix: str) -> str:

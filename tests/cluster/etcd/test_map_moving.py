@@ -12,11 +12,11 @@ from greenroom_cluster.coordination.boot_note import BootNote
 from greenroom_cluster.coordination.etcd.client import EtcdClient
 from greenroom_cluster.coordination.etcd.layout import map_of, values_of
 from greenroom_cluster.coordination.etcd.leadership import _decode_marks
-from greenroom_cluster.coordination.genesis import first_map
+from greenroom_cluster.coordination.genesis import ClusterOptions, first_map
 from greenroom_cluster.coordination.storage import MapStorage
 from greenroom_cluster.etcd_options import EtcdOptions
 from greenroom_cluster.runtime import etcd_reach, map_moving
-from greenroom_cluster.runtime.etcd_reach import check_reach, forget_cluster
+from greenroom_cluster.runtime.etcd_reach import check_kept, check_reach, forget_cluster
 from greenroom_cluster.runtime.map_moving import move_map
 from tests.cluster.etcd.fake import Fault, Gateway, Store
 
@@ -175,6 +175,17 @@ async def test_a_cluster_that_runs_is_not_started_twice(gateway: Gateway, autoju
     with pytest.raises(UsageError, match=r"10\.0\.0\.1:7300 leads cluster 'shop'.*--cluster"):
         await check_reach(ETCD, "shop")
     await check_reach(ETCD, "other")
+
+
+async def test_options_that_differ_from_the_cluster_are_told_at_the_start(gateway: Gateway) -> None:
+    """Before, the coordinator ended whenever it led, and was started again in vain."""
+    await check_kept(ETCD, ClusterOptions("shop", 8))
+    put(gateway, decided())
+    await check_kept(ETCD, ClusterOptions("shop", 4, 2))
+    with pytest.raises(UsageError, match=r"--shards.*created with 4"):
+        await check_kept(ETCD, ClusterOptions("shop", 8))
+    gateway.down.add("one:2379")
+    await check_kept(ETCD, ClusterOptions("shop", 8))  # it stands by until etcd answers
 
 
 async def test_a_cluster_is_forgotten_and_no_other(gateway: Gateway) -> None:
