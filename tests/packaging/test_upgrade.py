@@ -70,7 +70,7 @@ class Shop:
 async def test_a_cluster_is_upgraded_and_goes_back_under_load(
     former: Environment, tmp_path: Path, record_property: Report
 ) -> None:
-    """In the order that the page on upgrades promises, without an error at a caller of either release."""
+    """As the page on upgrades promises, without an error at a caller of either release."""
     asked = run(
         former.python, "-c", "from greenroom import wire; print(wire.PROTOCOL_VERSION)", cwd=REPOSITORY
     )
@@ -91,7 +91,8 @@ async def test_a_cluster_is_upgraded_and_goes_back_under_load(
             await shop.visit("lost c")
             await _replace(cluster, "c", NEW)
             await shop.visit("new c")
-            for name in (*reversed(NAMES), "coordinator"):
+            # As on the way up of who begins with the nodes: those of this release at a former coordinator.
+            for name in ("coordinator", *reversed(NAMES)):
                 await _replace(cluster, name, former.greenroom)
                 await shop.visit(f"former {name}")
         for name in (*NAMES, "coordinator"):
