@@ -1,5 +1,6 @@
 """The last release that speaks version 3 of the protocol, built from the history; clusters of it and this."""
 
+import json
 import signal
 import socket
 import subprocess
@@ -27,6 +28,7 @@ FORMER = "43bf513e21d52e9b619cb6e96ba6beec3d6449a9"
 """The last commit of version 3."""
 NEW = Path(sys.executable).parent / "greenroom"
 NAMES = ("a", "b", "c")
+ZONES = {"a": "x", "b": "y", "c": "y"}
 CLUSTER = "mixed"
 WHOLE_SECONDS = 60
 
@@ -88,7 +90,9 @@ class Cluster:
     def start_node(self, name: str, greenroom: Path) -> None:
         address = self._addresses[1 + NAMES.index(name)]
         options = ("--name", name, "--coordinator", self._addresses[0], "--actors", "1")
-        self._start(name, greenroom, address, "node", *options)
+        # The former release knows no zones.
+        zone = ("--zone", ZONES[name]) if greenroom == NEW else ()
+        self._start(name, greenroom, address, "node", *options, *zone)
 
     def start(self, greenroom: Path) -> None:
         """Start all of one release, and wait until they are whole."""
@@ -144,6 +148,12 @@ class Cluster:
             if told.returncode == 0:
                 return
             assert time.monotonic() < deadline, told.stdout + told.stderr + self.log("coordinator")
+
+    def zones(self) -> dict[str, str]:
+        """Return the zones of the nodes, as the coordinator knows them."""
+        command = (str(NEW), "status", "--json", "--connect", self._addresses[0], "--cluster", CLUSTER)
+        told = subprocess.run(command, capture_output=True, check=True, env=environment_of_both())
+        return {node["name"]: node["zone"] for node in json.loads(told.stdout)["nodes"]}
 
     def log(self, name: str) -> str:
         return (self._folder / f"{name}.log").read_text()[-4000:]

@@ -19,7 +19,7 @@ from greenroom_cluster.coordination.genesis import first_map
 from greenroom_cluster.coordination.storage import MapStorage
 from simulations.checks.linearizability import assert_explained
 from tests.packaging.environments import Environment, run
-from tests.packaging.former import CLUSTER, NAMES, NEW, Cluster, cluster_of
+from tests.packaging.former import CLUSTER, NAMES, NEW, ZONES, Cluster, cluster_of
 from tests.system.load import REPOSITORY, Release, open_load
 
 pytestmark = [pytest.mark.packaging, pytest.mark.timeout(600)]
@@ -111,6 +111,17 @@ async def test_a_cluster_is_upgraded_and_goes_back_under_load(
 
 async def _replace(cluster: Cluster, name: str, greenroom: Path) -> None:
     await trio.to_thread.run_sync(cluster.replace, name, greenroom)
+
+
+def test_a_node_with_a_zone_serves_under_a_former_coordinator(former: Environment, tmp_path: Path) -> None:
+    """That keeps none, and the node says so once; a successor hears it when the node connects."""
+    with cluster_of(tmp_path) as cluster:
+        cluster.start(former.greenroom)
+        cluster.replace("a", NEW)
+        assert cluster.log("a").count("zone_not_kept") == 1
+        assert cluster.zones() == {"a": "", "b": "", "c": ""}
+        cluster.replace("coordinator", NEW)
+        assert cluster.zones() == {"a": ZONES["a"], "b": "", "c": ""}
 
 
 def durable_map() -> ClusterMap:
