@@ -35,6 +35,9 @@ def main() -> int:
     )
     parser.add_argument("what", choices=("recovery", "map"))
     parser.add_argument("--store", default="", help="an etcd that runs; without, one is started")
+    parser.add_argument(
+        "--minutes", type=float, default=20.0, help="recovery: begin no pair after these (default: 20)"
+    )
     parser.add_argument("--runs", type=int, default=5, help="recovery: how many pairs (default: 5)")
     parser.add_argument(
         "--seconds", type=float, default=5.0, help="map: of changes for each size (default: 5)"
@@ -52,7 +55,7 @@ def main() -> int:
                 shown: object = costs
                 text = single_map.table(costs)
             else:
-                pairs = recovery.in_pairs(store, options.runs, _say)
+                pairs = recovery.in_pairs(store, options.runs, options.minutes, _say)
                 shown, text = pairs, recovery.table(pairs)
     except (MissingError, GreenroomError, recovery.DemoFailedError) as error:
         _say(str(error))

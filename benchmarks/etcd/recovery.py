@@ -3,6 +3,7 @@
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -44,16 +45,32 @@ def demo(store: str, seed: int) -> DemoResult:
     return msgspec.json.decode(run.stdout.splitlines()[-1], type=DemoResult)
 
 
-def in_pairs(store: str, runs: int, say: Callable[[str], None]) -> list[tuple[DemoResult, DemoResult]]:
-    """Run both sides `runs` times, the other one first in every pair; return (file, etcd) of each pair."""
+def in_pairs(
+    store: str, runs: int, minutes: float, say: Callable[[str], None]
+) -> list[tuple[DemoResult, DemoResult]]:
+    """Run both sides `runs` times, the other one first in every pair; return (file, etcd) of each pair.
+
+    No pair is begun after so many minutes, and one of which a run fails is told and left out. Raises
+    DemoFailedError if none is left.
+    """
     pairs = []
+    began = time.monotonic()
     for turn in range(runs):
+        if time.monotonic() > began + minutes * 60:
+            say(f"{minutes:g} minutes are over: no further pair is begun (--minutes)")
+            break
         found = {}
-        for side in (FILE, ETCD) if turn % 2 == 0 else (ETCD, FILE):
-            found[side] = demo(store if side == ETCD else "", seed=turn + 1)
-            actor, node = found[side].recover_actor_seconds, found[side].recover_node_seconds
-            say(f"run {turn + 1} of {runs}, {side}: actor {actor:.3f} s, node {node:.3f} s")
+        try:
+            for side in (FILE, ETCD) if turn % 2 == 0 else (ETCD, FILE):
+                found[side] = demo(store if side == ETCD else "", seed=turn + 1)
+                actor, node = found[side].recover_actor_seconds, found[side].recover_node_seconds
+                say(f"run {turn + 1} of {runs}, {side}: actor {actor:.3f} s, node {node:.3f} s")
+        except DemoFailedError as error:
+            say(f"run {turn + 1} of {runs} is left out: {error}")
+            continue
         pairs.append((found[FILE], found[ETCD]))
+    if not pairs:
+        raise DemoFailedError("no pair of runs has succeeded")
     return pairs
 
 
@@ -76,7 +93,10 @@ def ratios(pairs: list[tuple[DemoResult, DemoResult]]) -> list[Ratio]:
 
 def table(pairs: list[tuple[DemoResult, DemoResult]]) -> str:
     """Return a table in Markdown: medians, with the worst run in brackets."""
-    lines = ["| demo | map in a file | map in etcd | etcd to file |", "|---|---:|---:|---:|"]
+    lines = [
+        f"| demo, {len(pairs)} pairs | map in a file | map in etcd | etcd to file |",
+        "|---|---:|---:|---:|",
+    ]
     for each in ratios(pairs):
         cells = [f"{statistics.median(side):.3f} s ({max(side):.3f} s)" for side in (each.file, each.etcd)]
         lines.append(f"| {each.figure} | {cells[0]} | {cells[1]} | {each.ratio:.2f} |")

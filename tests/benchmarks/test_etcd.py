@@ -42,9 +42,23 @@ def test_both_sides_take_turns_at_being_first(monkeypatch: pytest.MonkeyPatch) -
         return result(0.1, 1.0, store=store)
 
     monkeypatch.setattr(recovery, "demo", demo)
-    pairs = recovery.in_pairs("etcd://h", 3, lambda _: None)
+    pairs = recovery.in_pairs("etcd://h", 3, 1.0, lambda _: None)
     assert asked == [("", 1), ("etcd://h", 1), ("etcd://h", 2), ("", 2), ("", 3), ("etcd://h", 3)]
     assert [(file.store, etcd.store) for file, etcd in pairs] == [("", "etcd://h")] * 3
+
+
+def test_a_run_that_fails_costs_its_pair_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def demo(store: str, seed: int) -> DemoResult:
+        if store and seed == 2:
+            raise recovery.DemoFailedError("lost")
+        return result(0.1, 1.0)
+
+    monkeypatch.setattr(recovery, "demo", demo)
+    said: list[str] = []
+    assert len(recovery.in_pairs("etcd://h", 3, 1.0, said.append)) == 2
+    assert "run 2 of 3 is left out: lost" in said
+    with pytest.raises(recovery.DemoFailedError):
+        recovery.in_pairs("etcd://h", 3, -1.0, said.append)
 
 
 def test_a_change_writes_its_part_of_the_map_alone() -> None:
