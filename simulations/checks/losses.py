@@ -12,8 +12,9 @@ such, or not waited for beside such a one; and what came within one interval, if
 answered.
 """
 
+from collections import Counter
 from collections.abc import Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from greenroom.cluster_map import ActorEntry, ClusterMap, ShardEntry
 from greenroom_cluster.disk.replay import Replay
@@ -39,6 +40,15 @@ class Truth(Protocol):
     logged_ns: dict[tuple[int, int], int]
 
 
+class _Heard(NamedTuple):
+    """Marks that a coordinator has heard, and how often each directory had been entered by then."""
+
+    coordinator: Process
+    marks: dict[bytes, int]
+    lost: int
+    entries: dict[bytes, int]
+
+
 class LossOracle:
     """Watches what becomes of directories in one world."""
 
@@ -52,6 +62,8 @@ class LossOracle:
         # Marks that a coordinator has heard and had the time to keep.
         self._heard: dict[bytes, int] = {}
         self._lost = 0
+        # How often each was entered.
+        self._entries: Counter[bytes] = Counter()
         self._told: dict[bytes, tuple[tuple[bytes, int], ...]] = {}
 
     # --- older copies ------------------------------------------------------------------------------------
@@ -64,11 +76,11 @@ class LossOracle:
 
     def told(self, coordinator: Process, marks: tuple[tuple[bytes, int], ...]) -> None:
         """See marks that reach a coordinator; they count once it has had the time to write them."""
-        actors = self._stage.actors
-        disks = [(actors[each].disk, mark) for each, mark in marks if each in actors]
-        named = tuple((disk.directory.identity, mark) for disk, mark in disks if disk is not None)
+        disks = [(self._stage.actors.get(each), mark) for each, mark in marks]
+        named = {actor.disk.directory.identity: mark for actor, mark in disks if actor and actor.disk}
+        heard = _Heard(coordinator, named, self._lost, {each: self._entries[each] for each in named})
         seconds = self._stage.plan.marks_seconds + _SLACK_SECONDS
-        self._stage.timeline.after(int(seconds * SECOND), self._count, coordinator, named, self._lost)
+        self._stage.timeline.after(int(seconds * SECOND), self._count, heard)
 
     def kept(self, marks: Mapping[bytes, int]) -> None:
         """See marks that coordinators on etcd have kept: from then on they count."""
@@ -80,9 +92,12 @@ class LossOracle:
         self._lost += 1
         self._heard.clear()
 
-    def _count(self, coordinator: Process, marks: tuple[tuple[bytes, int], ...], lost: int) -> None:
-        if coordinator.alive and not coordinator.paused and lost == self._lost:
-            for directory, mark in marks:
+    def _count(self, heard: _Heard) -> None:
+        coordinator = heard.coordinator
+        if not coordinator.alive or coordinator.paused or heard.lost != self._lost:
+            return
+        for directory, mark in heard.marks.items():
+            if heard.entries[directory] == self._entries[directory]:
                 self._heard[directory] = max(mark, self._heard.get(directory, 0))
 
     def persisted(self, before: ClusterMap, after: ClusterMap) -> None:
@@ -99,6 +114,9 @@ class LossOracle:
                 name = self._stage.name_of(incarnation)
                 self._stage.violate("stale", f"{name} was entered with mark {entry.mark}, after {floor}")
             self._floors[entry.directory] = entry.mark
+            # It may be an older copy, if no shard named it: what was heard of the newest counts no more.
+            self._entries[entry.directory] += 1
+            self._heard.pop(entry.directory, None)
         for shard, former in zip(after.shards, before.shards, strict=True):
             if shard.nonce != former.nonce:
                 for incarnation, mark in self._told.pop(shard.nonce, ()):
