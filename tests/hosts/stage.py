@@ -220,17 +220,10 @@ class Hosts:
         for host in ETCD:
             await self.members.until_healthy(host)
 
-    async def until_etcd_leads(self, *former: str) -> str:
-        """Wait until a member of etcd on another host than these leads; return its host."""
-        with trio.fail_after(30):
-            while (found := await self.members.leader()) in ("", *former):
-                pass
-        return found
-
     async def lead_etcd_from(self, host: str) -> None:
         """Have the member on that host lead."""
         with trio.fail_after(30):
-            while await self.until_etcd_leads() != host:
+            while await self.members.until_led() != host:
                 await self.members.hand_over(host)
 
     async def until_whole(self, *without: str, version: int = 0) -> ClusterStatus:

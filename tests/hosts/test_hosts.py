@@ -60,9 +60,9 @@ async def test_coordinators_and_etcd_alone_cost_no_caller_anything(
 
 async def etcd_loses_its_leader(hosts: Hosts, story: Story) -> None:
     async with story.event("etcd's leader killed", NOTHING):
-        killed = await hosts.until_etcd_leads()
+        killed = await hosts.members.until_led()
         hosts.members.kill(killed)
-        await hosts.until_etcd_leads(killed)
+        await hosts.members.until_led()
         hosts.members.start(killed)
         await hosts.until_etcd_serves()
         await hosts.until_leader()

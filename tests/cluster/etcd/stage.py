@@ -1,8 +1,11 @@
 """Real members of etcd, on loopback or on hosts of their own, in processes that end with the test."""
 
+import os
 import shutil
 import signal
+import socket
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +17,7 @@ import trio
 
 from greenroom_cluster.runtime.ports import free_port
 
+_FAILED = 500
 _PROGRAM = shutil.which("etcd")
 needs_etcd = pytest.mark.skipif(_PROGRAM is None, reason="there is no etcd here: apt-get install etcd-server")
 
@@ -30,6 +34,25 @@ def _on_loopback() -> Place:
     return Place((), f"http://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}")
 
 
+class _Told:
+    """A socket on which a member says, as to systemd, that it has joined the others and listens."""
+
+    def __init__(self) -> None:
+        # The path of a socket must be short.
+        self._folder = tempfile.TemporaryDirectory(prefix="etcd-")
+        self.path = f"{self._folder.name}/ready"
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(self.path)
+
+    async def wait(self) -> None:
+        """Return once it has said so."""
+        await trio.lowlevel.wait_readable(self._socket)
+
+    def close(self) -> None:
+        self._socket.close()
+        self._folder.cleanup()
+
+
 class Members:
     """One cluster of etcd whose members can be killed and started again, on loopback or at `places`."""
 
@@ -37,6 +60,7 @@ class Members:
         self._folder = folder
         self._places = dict(places or {f"m{number}": _on_loopback() for number in range(count)})
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._starting: dict[str, _Told] = {}
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -62,8 +86,11 @@ class Members:
             "initial-cluster": ",".join(f"{each}={at.peer_url}" for each, at in self._places.items()),
         }
         command = [*place.enter, _PROGRAM, *(f"--{option}={value}" for option, value in options.items())]
+        told = self._starting[name] = _Told()
         with (self._folder / f"{name}.log").open("ab") as log:
-            self._processes[name] = subprocess.Popen(command, stdout=log, stderr=log)
+            self._processes[name] = subprocess.Popen(
+                command, stdout=log, stderr=log, env={**os.environ, "NOTIFY_SOCKET": told.path}
+            )
 
     def start_all(self) -> None:
         """Start every member."""
@@ -75,6 +102,8 @@ class Members:
         process = self._processes.pop(name)
         process.kill()
         process.wait()
+        if name in self._starting:
+            self._starting.pop(name).close()
 
     def kill_all(self) -> None:
         """SIGKILL every member that runs."""
@@ -93,13 +122,24 @@ class Members:
 
     async def until_healthy(self, name: str = "m0", seconds: float = 60.0) -> None:
         """Wait until a member serves, with a leader."""
-        async with httpx.AsyncClient(trust_env=False) as http:
-            with trio.fail_after(seconds):
+        with trio.fail_after(seconds):
+            if name in self._starting:
+                await self._starting[name].wait()
+                self._starting.pop(name).close()
+            # A read waits at the member for its leader, for some seconds. What asks for a user has one.
+            async with httpx.AsyncClient(trust_env=False, timeout=20.0) as http:
                 while True:
-                    with suppress(httpx.HTTPError):  # at once, while nobody listens
-                        answer = await http.get(f"{self._places[name].client_url}/health", timeout=5.0)
-                        if answer.json().get("health") == "true":
+                    with suppress(httpx.HTTPError):
+                        url = f"{self._places[name].client_url}/v3/kv/range"
+                        if (await http.post(url, json={"key": "AA=="})).status_code < _FAILED:
                             return
+
+    async def until_led(self) -> str:
+        """Wait until one of the members that run leads; return its name."""
+        while True:
+            await self.until_healthy(self.running[0])
+            if found := await self.leader():
+                return found
 
     async def leader(self) -> str:
         """Return the member that leads, by its name; empty: none is known to."""
