@@ -13,7 +13,7 @@ import trio
 
 from greenroom.errors import UnavailableError
 from greenroom.tls.credentials import Credentials
-from greenroom_cluster.inspection import ClusterStatus, inspect_cluster
+from greenroom_cluster.inspection import FULL, SAME_ZONE, ClusterStatus, inspect_cluster
 from greenroom_cluster.runtime.processes import ProcessHandle
 from tests.authority import Authority, Holder
 from tests.cluster.etcd.stage import Members, Place
@@ -29,7 +29,11 @@ SPARE = "h5"
 COORDINATORS = ("h1", "h2")
 ETCD = ("h3", "h4", "h5")
 """The hosts with a member of etcd, at their second address."""
+ZONES = {"h1": "a", "h2": "b", "h3": "a", "h4": "b", "h5": "c"}
+"""Of each host; the loss of any leaves a coordinator and most of etcd."""
 WHOLE_SECONDS = 60.0
+SETTLED_SECONDS = 1.0
+"""Until links are up everywhere, of which nothing tells."""
 LOOK_SECONDS = 0.05
 """The pause between two looks: whoever looks all the time takes what the callers are to have."""
 
@@ -109,10 +113,10 @@ class Hosts:
             host, "coordinator", "--listen", listen, "--store", store, "--shards", str(SHARDS)
         )
 
-    def start_node(self, host: str, *options: str) -> None:
+    def start_node(self, host: str) -> None:
         coordinators = ",".join(f"{self.network.address(each)}:7300" for each in COORDINATORS)
-        listen = ("--listen", self.node_address(host), "--coordinator", coordinators)
-        self.nodes[host] = self._start(host, "node", "--name", host, "--actors", "1", *listen, *options)
+        where = ("--listen", self.node_address(host), "--zone", ZONES[host], "--coordinator", coordinators)
+        self.nodes[host] = self._start(host, "node", "--name", host, "--actors", "1", *where)
 
     async def start(self) -> None:
         self.members.start_all()
@@ -134,16 +138,19 @@ class Hosts:
         if host in self.members.running:
             self.members.kill(host)
 
-    async def bring_back(self, host: str) -> None:
-        """Start a host that was lost, with all that was on it."""
-        self.network.mend(host)
-        if host in ETCD:
-            self.members.start(host)
-            await self.members.until_healthy(host)
-        if host in COORDINATORS:
-            self.start_coordinator(host)
+    async def bring_back(self, *hosts: str) -> None:
+        """Start hosts that were lost, with all that was on them; return when all is whole."""
+        for host in hosts:
+            self.network.mend(host)
+            if host in ETCD:
+                self.members.start(host)
+            if host in COORDINATORS:
+                self.start_coordinator(host)
+            self.start_node(host)
+        await self.until_etcd_serves()
+        for host in COORDINATORS:
             await self.until_stands_by(host)
-        self.start_node(host)
+        await self.until_whole()
 
     def close(self) -> None:
         """End everything."""
@@ -216,8 +223,15 @@ class Hosts:
 
         await until(resigned, 30)
 
+    async def until_settled(self) -> None:
+        """Wait until nothing of what happened before goes on: etcd serves everywhere, and somebody leads."""
+        await self.until_etcd_serves()
+        await self.until_leader()
+        await self.until_whole()
+        await trio.sleep(SETTLED_SECONDS)
+
     async def until_etcd_serves(self) -> None:
-        for host in ETCD:
+        for host in self.members.running:
             await self.members.until_healthy(host)
 
     async def lead_etcd_from(self, host: str) -> None:
@@ -226,8 +240,12 @@ class Hosts:
             while await self.members.until_led() != host:
                 await self.members.hand_over(host)
 
-    async def until_whole(self, *without: str, version: int = 0) -> ClusterStatus:
-        """Wait until all shards are whole, and all nodes up but those of some hosts; return what is then."""
+    async def until_whole(self, *without: str, version: int = 0, crowded: bool = False) -> ClusterStatus:
+        """Wait until all shards are whole, and all nodes up but those of some hosts; return what is then.
+
+        `crowded`: replicas may be within one zone.
+        """
+        whole = (FULL, SAME_ZONE) if crowded else (FULL,)
         there = [host for host in self.nodes if host not in without]
         addresses = [self.node_address(host) for host in there]
         with trio.fail_after(WHOLE_SECONDS):
@@ -235,7 +253,8 @@ class Hosts:
                 with suppress(UnavailableError):
                     found = await inspect_cluster(addresses, CLUSTER, credentials=self._operator)
                     up = {node.name for node in found.nodes if node.state == "up" and node.actors}
-                    if found.healthy and up == set(there) and found.version >= version:
+                    served = all(shard.state in whole for shard in found.shards)
+                    if served and up == set(there) and found.version >= version:
                         return found
                 await trio.sleep(LOOK_SECONDS)
 

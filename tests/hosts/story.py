@@ -26,13 +26,13 @@ class Bound(msgspec.Struct, frozen=True):
     demanded_seconds: float
 
 
-NOTHING = Bound(0.1, 1.0)
+NOTHING = Bound(0.1, 2.0)
 """Coordinators and etcd alone: nobody notices."""
-MOVED = Bound(0.5, 2.0)
+MOVED = Bound(0.5, 3.0)
 """Shards change hands while all are there, or a host is slow."""
-LOST = Bound(2.0, 4.0)
+LOST = Bound(2.0, 5.0)
 """A host."""
-UNDECIDED = Bound(3.0, 6.0)
+UNDECIDED = Bound(3.0, 7.0)
 """A host or actor, and with it who decides about it."""
 
 
@@ -67,12 +67,14 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
 class Story:
     """The events of one load."""
 
-    def __init__(self) -> None:
+    def __init__(self, hosts: Hosts) -> None:
+        self._hosts = hosts
         self._events: list[Event] = []
 
     @asynccontextmanager
     async def event(self, name: str, bound: Bound) -> AsyncIterator[None]:
-        """Note what happens in the body, which ends once all is well again."""
+        """Note what happens in the body, which ends once all is whole again; begin when nothing else does."""
+        await self._hosts.until_settled()
         began = time.monotonic_ns()
         yield
         self._events.append(Event(name=name, bound=bound, began_ns=began, ended_ns=time.monotonic_ns()))
@@ -107,7 +109,7 @@ def _keep(figures: Sequence[Figure]) -> None:
 @asynccontextmanager
 async def told(hosts: Hosts, folder: Path, seed: int, report: Report) -> AsyncIterator[Story]:
     """Put load on a cluster around the body; then demand that nothing was lost, stale, or refused."""
-    story = Story()
+    story = Story(hosts)
     where = hosts.network.host(APPS).enter
     options = {"workers": 6, "pause_seconds": 0.02, "seed": seed}
     async with open_load(hosts.url, folder, enter=where, **options) as load:

@@ -12,7 +12,7 @@ import trio
 
 from tests.cluster.etcd.stage import needs_etcd
 from tests.hosts.network import needs_hosts
-from tests.hosts.stage import APPS, NODES, SPARE, Hosts, stopped, until
+from tests.hosts.stage import APPS, ETCD, NODES, SPARE, ZONES, Hosts, stopped, until
 from tests.hosts.story import LOST, MOVED, NOTHING, UNDECIDED, Report, Story, told
 
 pytestmark = [pytest.mark.system, pytest.mark.trio, pytest.mark.timeout(3600), needs_hosts, needs_etcd]
@@ -119,7 +119,7 @@ async def test_hosts_that_are_cut_off_or_slow(
                 await hosts.until_whole("h3")
             await hosts.until_whole()
         async with story.event("two hosts cut off from each other", LOST):
-            with hosts.lost(("h1", "h3"), ("h3", "h1")):
+            with hosts.lost(("h1", "h4"), ("h4", "h1")):
                 await trio.sleep(5)
             await hosts.until_whole()
         others = [host for host in (*NODES, SPARE, APPS) if host != "h4"]
@@ -161,17 +161,26 @@ async def test_hosts_that_are_lost_added_and_drained(
 ) -> None:
     async with told(hosts, tmp_path, next(_seeds), record_property) as story:
         await hosts.lead_etcd_from(SPARE)
+        leader = await hosts.until_leader()
+        first = next(host for host in ETCD if ZONES[host] == ZONES[leader])
         async with story.event("host lost", LOST):
-            hosts.lose("h3")
+            hosts.lose(first)
             await hosts.until_whole()
         async with story.event("another host lost", LOST):
             second = hosts.standby()
             hosts.lose(second)
             await hosts.until_whole()
         async with story.event("both hosts back", MOVED):
-            await hosts.bring_back("h3")
-            await hosts.bring_back(second)
-            await hosts.until_whole()
+            await hosts.bring_back(first, second)
+        async with story.event("zone of two hosts lost", LOST):
+            lost = [host for host in NODES if ZONES[host] == ZONES[hosts.standby()]]
+            for host in lost:
+                hosts.network.cut(host)
+            for host in lost:
+                hosts.lose(host)
+            await hosts.until_whole(crowded=True)
+        async with story.event("zone back", MOVED):
+            await hosts.bring_back(*lost)
         async with story.event("host added", MOVED):
             hosts.start_node(SPARE)
             await hosts.until_whole()

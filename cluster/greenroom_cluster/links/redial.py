@@ -19,6 +19,8 @@ from greenroom_cluster.links.handshake import Accepted, judge
 
 DIAL_NS = 2_000_000_000
 """How long an attempt may take, until the hello of the other side is there."""
+CONNECT_NS = 500_000_000
+"""How long the connection itself may take, where there is another address: a lost host accepts none."""
 BACKOFF_NS_MIN = 20_000_000
 BACKOFF_NS_MAX = 500_000_000
 LASTING_NS = 1_000_000_000
@@ -80,7 +82,9 @@ RedialInput: TypeAlias = Opened | Answer | Ended | Replaced | Tick | Stop
 
 
 class Open(msgspec.Struct, frozen=True):
-    """Open a connection; bring `Opened` or `Ended`."""
+    """Open a connection; bring `Opened`, or `Ended` if TCP takes longer than `connect_ns`."""
+
+    connect_ns: int = NEVER_NS
 
 
 class Greet(msgspec.Struct, frozen=True):
@@ -189,7 +193,7 @@ class Redial:
 
     def _dial(self, now_ns: int) -> list[RedialEffect]:
         self._phase, self._due_ns = _Phase.OPENING, now_ns + self._dial_ns
-        return [Open()]
+        return [Open(CONNECT_NS)] if len(self._addresses) > 1 else [Open()]
 
     def _too_slow(self, now_ns: int) -> list[RedialEffect]:
         seconds = self._dial_ns / 1e9

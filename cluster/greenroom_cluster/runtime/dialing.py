@@ -99,6 +99,7 @@ class _Line:
         self._in_use: FramedConnection | None = None
         self._spare: tuple[FramedConnection, redial.Replaced] | None = None
         self._answerer = b""
+        self._connect_seconds = math.inf
         self._seeking = seeking.Seeking(self._redial.addresses)
         self._held = trio.Event()
         self._next: Callable[[], Awaitable[redial.RedialInput]] = trio.sleep_forever
@@ -110,8 +111,9 @@ class _Line:
         effects = self._redial.step(_now_ns(), event)
         for effect in effects:
             match effect:
-                case redial.Open():
+                case redial.Open(connect_ns=connect_ns):
                     self.error = None
+                    self._connect_seconds = connect_ns / 1e9
                     self._next = self._open
                 case redial.Greet(hello=hello):
                     self._greet(hello)
@@ -282,7 +284,7 @@ class _Line:
 
         Raises OSError.
         """
-        sock, reached = await _connect(self._redial.address)
+        sock, reached = await self._connected()
         trust = self._trust
         if not isinstance(trust, Trust):
             return sock, None, trust, reached
@@ -292,11 +294,16 @@ class _Line:
             mixed = trust.mixed
             if mixed is None or not mixed.may_be_plain(reached):
                 raise
-        sock, reached = await _connect(self._redial.address)
+        sock, reached = await self._connected()
         if not mixed.may_be_plain(reached):  # its name has another address now
             sock.close()
             raise TlsError("it has no TLS, and --plaintext-from does not name its network")
         return sock, None, mixed.secrets, reached
+
+    async def _connected(self) -> tuple[socket.socket, str]:
+        with trio.move_on_after(self._connect_seconds):
+            return await _connect(self._redial.address)
+        raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
 
     def _greet(self, hello: wire.Hello) -> None:
         self._next = self._answer

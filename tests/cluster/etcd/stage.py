@@ -83,6 +83,7 @@ class Members:
             "advertise-client-urls": place.client_url,
             "listen-peer-urls": place.peer_url,
             "initial-advertise-peer-urls": place.peer_url,
+            "pre-vote": "true",  # the default from 3.5 on
             "initial-cluster": ",".join(f"{each}={at.peer_url}" for each, at in self._places.items()),
         }
         command = [*place.enter, _PROGRAM, *(f"--{option}={value}" for option, value in options.items())]

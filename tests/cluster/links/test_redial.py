@@ -9,6 +9,7 @@ from greenroom.proofs import NONCE_BYTES, Challenge
 from greenroom_cluster.links.redial import (
     BACKOFF_NS_MAX,
     BACKOFF_NS_MIN,
+    CONNECT_NS,
     DIAL_NS,
     LASTING_NS,
     Answer,
@@ -40,7 +41,7 @@ def kinds(effects: list[RedialEffect]) -> list[type]:
 
 def up(redial: Redial, now_ns: int) -> None:
     """Bring it up, from the pause that ends now."""
-    assert redial.step(now_ns, Tick()) == [Open()]
+    assert kinds(redial.step(now_ns, Tick())) == [Open]
     assert redial.step(now_ns, Opened()) == [Greet(HELLO)]
     assert kinds(redial.step(now_ns, WELCOME)) == [Up]
 
@@ -206,7 +207,7 @@ def test_who_proves_nothing_is_reset_and_dialled_again() -> None:
 def test_each_of_several_addresses_is_tried_before_a_pause() -> None:
     redial, tried, now_ns = Redial("one:1,two:1,three:1", HELLO), [], 0
     for _ in range(6):
-        assert redial.step(now_ns, Tick()) == [Open()]
+        assert redial.step(now_ns, Tick()) == [Open(CONNECT_NS)], "a lost host accepts nothing"
         tried.append((redial.address, now_ns))
         redial.step(now_ns, Ended("nobody is there"))
         now_ns = redial.next_deadline()

@@ -235,6 +235,23 @@ async def test_coordinator_gone_back_in_time_is_not_followed(tmp_path: Path) -> 
         outer.cancel_scope.cancel()
 
 
+async def test_link_goes_on_from_a_host_that_accepts_nothing(tmp_path: Path) -> None:
+    """Long before it would give up one that accepts and does not answer."""
+    async with coordinating(tmp_path) as (server, nursery):
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as lost:
+            address = f"127.0.0.1:{lost.getsockname()[1]}"
+            waiting = [socket.socket() for _ in range(4)]  # more than it queues
+            for each in waiting:
+                each.setblocking(False)
+                each.connect_ex(lost.getsockname())
+            one = Follower(f"{address},{server.listener.address()}", b"1" * 16)
+            nursery.start_soon(one.link.run)
+            await until(lambda: one.link.up)
+            assert one.link.failure == f"{address} cannot be reached: Connection timed out"
+            for each in waiting:
+                each.close()
+
+
 async def test_link_goes_to_another_coordinator_that_answers(tmp_path: Path) -> None:
     """The former one stays as it is, as one does that hangs; whatever has two addresses is one."""
     async with coordinating(tmp_path / "one") as (former, nursery):
