@@ -4,6 +4,7 @@ While a process is stopped (SIGSTOP), its kernel goes on: it accepts connections
 When the process continues, it finds all of that at once, timers and sockets in no particular order.
 """
 
+from collections import deque
 from collections.abc import Callable
 from random import Random
 from typing import Any, Protocol
@@ -39,7 +40,8 @@ class Process:
         self.on_death: Callable[[], None] | None = None
         self.on_gone: Callable[[], None] | None = None
         self._busy_until = 0
-        self._queued = 0
+        # What a slow process has yet to handle, and what has come since it stands still.
+        self._waiting: deque[tuple[int, Callable[..., None], tuple[Any, ...]]] = deque()
         self._backlog: list[tuple[int, Callable[..., None], tuple[Any, ...]]] = []
 
     def __repr__(self) -> str:
@@ -57,20 +59,16 @@ class Process:
             return
         if self.paused:
             self._backlog.append((source, call, args))
-        elif self.cost_ns or self._queued:
+        elif self.cost_ns or self._waiting:
             self._busy_until = max(self._busy_until, self.timeline.now) + self.cost_ns
-            self._queued += 1
-            self.timeline.at(self._busy_until, self._turn, source, call, args)
+            self._waiting.append((source, call, args))
+            self.timeline.at(self._busy_until, self._turn)
         else:
             call(*args)
 
-    def _turn(self, source: int, call: Callable[..., None], args: tuple[Any, ...]) -> None:
-        self._queued -= 1
-        if not self.alive:
-            return
-        if self.paused:
-            self._backlog.append((source, call, args))
-        else:
+    def _turn(self) -> None:
+        if self.alive and self._waiting:
+            _, call, args = self._waiting.popleft()
             call(*args)
 
     def later(self, seconds: float, call: Callable[..., None], *args: Any) -> None:
@@ -83,6 +81,9 @@ class Process:
     def pause(self) -> None:
         """Stop it, as SIGSTOP does."""
         self.paused = True
+        # It came before what comes now: a connection keeps its order.
+        self._backlog[:0] = self._waiting
+        self._waiting.clear()
 
     def resume(self) -> None:
         """Continue it: pending events come in one of the orders in which an event loop may find them."""
@@ -113,6 +114,7 @@ class Process:
         self.alive = False
         self.paused = False
         self._backlog.clear()
+        self._waiting.clear()
         for end in list(self.ends):
             self.network.close(end, reset=self.random.random() < 0.5)
         self.network.unlisten(self)
@@ -126,6 +128,7 @@ class Process:
         self.alive = False
         self.paused = False
         self._backlog.clear()
+        self._waiting.clear()
         for end in list(self.ends):
             self.network.forsake(end)
         self.network.unlisten(self)
