@@ -15,7 +15,16 @@ import httpx
 import pytest
 import typer
 
-from greenroom import ClusterStore, MemoryStore, SessionData, SqliteStore, new_session_id, proofs, wire
+from greenroom import (
+    ClusterStore,
+    MemoryStore,
+    SessionData,
+    SqliteStore,
+    near_messages,
+    new_session_id,
+    proofs,
+    wire,
+)
 from greenroom.fields import utc_now
 from greenroom.testing import CHECKS, Check, available_libraries, run_check
 from greenroom.web import Session, SessionControl, SessionStatistics
@@ -259,10 +268,11 @@ def test_options_of_a_store_are_all_told() -> None:
 def test_every_message_stands_in_the_table() -> None:
     tags = {
         each.__struct_config__.tag: name
-        for module in (wire, proofs, peering, messages, records)
+        for module in (wire, near_messages, proofs, peering, messages, records)
         for name, each in vars(module).items()
         if isinstance(each, type) and issubclass(each, wire.Frame) and each.__struct_config__.tag is not None
-        if each is not wire.EncodedSession  # a `Session`, as its sender has it
+        # A `Session` and a `Held`, as their senders have them.
+        if each not in (wire.EncodedSession, near_messages.EncodedHeld)
     }
     rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", (ROOT / "docs/protocol.md").read_text(), re.MULTILINE)
     assert {int(tag): name for tag, name in rows} == tags

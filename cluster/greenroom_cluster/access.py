@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 from greenroom import wire
 from greenroom.identities import Identity, IdentityRole
+from greenroom.near_messages import NearRequest
 from greenroom_cluster.coordination.messages import (
     DeclareDead,
     ForgetNode,
@@ -27,7 +28,7 @@ from greenroom_cluster.coordination.messages import (
 from greenroom_cluster.shard.clients.operations import Operation
 from greenroom_cluster.shard.messages import PeerRequest
 
-ActorRequest: TypeAlias = wire.Get | wire.Mutation | wire.Fanout
+ActorRequest: TypeAlias = wire.Get | wire.Mutation | wire.Fanout | NearRequest
 NodeReport: TypeAlias = (
     Propose | RegisterNode | RegisterActor | ReportDead | RemoveNode | Heartbeat | ShowDirectory
 )

@@ -42,6 +42,7 @@ DRAIN_SECONDS = 30.0
 ACTORS = 2
 MEMORY_BYTES_MIN = 96 << 20
 SYNC_SECONDS = 1.0
+NEAR_SECONDS = 0.3
 RECOVER_ALONE_MIN = 10.0
 SYNC_SECONDS_MIN, SYNC_SECONDS_MAX = 0.01, 60.0
 Durability: TypeAlias = Literal["none", "interval", "fsync"]
@@ -114,7 +115,8 @@ class ActorOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     `memory_max` is a bound such as `512MiB`; empty: a share of what there is. `evict` says which sessions end
     when that, or one of the `quotas`, is reached. `durability` says what is on disk before a write is
-    acknowledged: nothing, all but the writes of the last `sync_interval` seconds, or all.
+    acknowledged: nothing, all but the writes of the last `sync_interval` seconds, or all. `near_seconds` is
+    for how long stores with a near cache may show a session without asking.
     """
 
     memory_max: Annotated[
@@ -148,6 +150,12 @@ class ActorOptions(msgspec.Struct, frozen=True, kw_only=True):
     sync_interval: Annotated[
         float, Flag(help="With --durability interval: seconds of writes that a power cut may cost.")
     ] = SYNC_SECONDS
+    near_seconds: Annotated[
+        float,
+        Flag(
+            help="How long stores may show a session that they keep before they ask again; 0: they keep none."
+        ),
+    ] = NEAR_SECONDS
 
     def check(self) -> None:
         """Raise UsageError, naming the option, if something cannot be."""
@@ -163,11 +171,17 @@ class ActorOptions(msgspec.Struct, frozen=True, kw_only=True):
                 f"--sync-interval must be {SYNC_SECONDS_MIN:g} to {SYNC_SECONDS_MAX:g} seconds; it is "
                 f"{self.sync_interval:g}"
             )
+        if not 0 <= self.near_seconds <= HostSettings().lease_seconds:
+            raise UsageError(
+                f"--near-seconds must be 0 to {HostSettings().lease_seconds:g}; it is {self.near_seconds:g}"
+            )
 
     def core(self) -> HostSettings:
         """Return the settings of an actor's core; without `memory_max` it has no bound."""
         bytes_max = memory_bytes("--memory-max", self.memory_max)
-        core = HostSettings(eviction=self.evict, quotas=parse_quotas(self.quotas))
+        core = HostSettings(
+            eviction=self.evict, quotas=parse_quotas(self.quotas), near_seconds=self.near_seconds
+        )
         return msgspec.structs.replace(core, memory_bytes_max=bytes_max) if bytes_max else core
 
 

@@ -9,6 +9,7 @@ import trio
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, ShardEntry
 from greenroom.errors import UnavailableError, UsageError
+from greenroom.near_use import NearUse
 from greenroom.tls.demands import node_of as node_demand
 from greenroom_cluster.coordination.messages import ETCD_AWAY
 from greenroom_cluster.coordination.recovery import durable_members
@@ -76,7 +77,8 @@ class ActorStatus(msgspec.Struct, frozen=True):
 
     `used_bytes` and `free_bytes` of its memory are 0 if it does not report them. `grantable_bytes` of the
     free ones belong to no shard's share yet. `evicted` counts the sessions that its primaries ended to make
-    room. `refuses_growth`: it had no memory for a write within the last minute.
+    room. `refuses_growth`: it had no memory for a write within the last minute. `near`: what it holds for
+    near caches.
     """
 
     slot: str
@@ -94,6 +96,7 @@ class ActorStatus(msgspec.Struct, frozen=True):
     evicted: int = 0
     grantable_bytes: int = 0
     refuses_growth: bool = False
+    near: NearUse = NearUse()
 
 
 class SuspendedStatus(msgspec.Struct, frozen=True):
@@ -375,6 +378,7 @@ def _actor_status(
         free_bytes=0 if inspection is None else inspection.free_bytes,
         memory_bytes_max=0 if inspection is None else inspection.memory_bytes_max,
         evicted=0 if inspection is None else inspection.evicted,
+        near=NearUse() if inspection is None else inspection.near,
         grantable_bytes=0 if inspection is None else inspection.grantable_bytes,
         refuses_growth=inspection is not None and actor.slot in refusing,
     )

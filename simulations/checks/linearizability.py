@@ -20,9 +20,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-Path: TypeAlias = tuple[str, ...]
-Leaf: TypeAlias = tuple[Path, Any]
-Leaves: TypeAlias = frozenset[Leaf]
+from simulations.checks.states import Leaf, Leaves, Path, Record, State
+
 Kind: TypeAlias = Literal["create", "get", "update", "patch", "delete", "rotate", "list", "purge", "expire"]
 Outcome: TypeAlias = Literal["ok", "failed", "unknown"]
 Reason: TypeAlias = Literal["", "exists", "not_found", "conflict", "unavailable"]
@@ -76,38 +75,6 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 # --- the model -------------------------------------------------------------------------------------------
-
-
-class Record(NamedTuple):
-    """A live session. If not `exact`, its version is not known, only that it is above `version`."""
-
-    version: int
-    exact: bool
-    data: Leaves
-
-
-class State(NamedTuple):
-    """One session with its ids: the live ones, and the highest version known to have been given."""
-
-    live: tuple[tuple[str, Record], ...] = ()
-    floor: int = 0
-
-    def record(self, key: str) -> Record | None:
-        """Return what lives under `key`."""
-        for name, record in self.live:
-            if name == key:
-                return record
-        return None
-
-    def without(self, key: str) -> "State":
-        """Return the state after `key` died."""
-        return State(tuple(item for item in self.live if item[0] != key), self.floor)
-
-    def having(self, key: str, record: Record) -> "State":
-        """Return the state after `key` got this record."""
-        others = [item for item in self.live if item[0] != key]
-        floor = max(self.floor, record.version)
-        return State(tuple(sorted([*others, (key, record)], key=lambda item: item[0])), floor)
 
 
 def leaves(data: Mapping[str, Any], prefix: Path = ()) -> Leaves:
@@ -179,7 +146,7 @@ def after(state: State, operation: Operation) -> State | None:
         case "delete" | "expire":
             return state.without(operation.key)
         case "purge":
-            return State((), state.floor)
+            return state._replace(live=())
         case "list":
             return _after_list(state, operation)
         case "update":
@@ -245,8 +212,8 @@ def _version_fits(record: Record, version: int | None) -> bool:
 
 def _written(state: State, operation: Operation, key: str, data: Leaves) -> State | None:
     if operation.outcome == "unknown":
-        return state.having(key, Record(state.floor, exact=False, data=data))
-    if operation.version is None or operation.version <= state.floor:
+        return state.having(key, Record(state.given(key), exact=False, data=data))
+    if operation.version is None or operation.version <= state.given(key):
         return None  # a version that was given before
     if operation.result is not None and leaves(operation.result) != data:
         return None
@@ -306,7 +273,7 @@ class _Reach:
 class _Search:
     """Places the operations of one session, completion by completion."""
 
-    def __init__(self, operations: Sequence[Operation], configurations_max: int) -> None:
+    def __init__(self, operations: Sequence[Operation], configurations_max: int, *, apart: bool) -> None:
         self.operations = operations
         self.budget = configurations_max
         self.open = 0
@@ -314,7 +281,9 @@ class _Search:
         self.endless = _bits(operations, lambda operation: operation.kind == "expire")
         self._reached: list[_Reach] = []
         self._numbers: dict[State, int] = {}
-        self.configurations: set[Configuration] = {Configuration(self._number(State()), 0)}
+        self.configurations: set[Configuration] = {
+            Configuration(self._number(State(floors=() if apart else None)), 0)
+        }
 
     @property
     def states(self) -> tuple[State, ...]:
@@ -431,15 +400,16 @@ def _bears_on_the_check(operation: Operation) -> bool:
 
 
 def check_session(
-    operations: Iterable[Operation], *, configurations_max: int = CONFIGURATIONS_MAX
+    operations: Iterable[Operation], *, configurations_max: int = CONFIGURATIONS_MAX, apart: bool = False
 ) -> Violation | None:
     """Return the first violation in the operations of one session, in order of completion.
 
-    The session must not exist when the history begins. Raises UndecidedError after `configurations_max`
+    The session must not exist when the history begins. Versions rise over all its ids, or if `apart` with
+    each id alone. Raises UndecidedError after `configurations_max`
     steps of the search.
     """
     relevant = sorted(filter(_bears_on_the_check, operations), key=lambda operation: operation.invoked_ns)
-    search = _Search(relevant, configurations_max)
+    search = _Search(relevant, configurations_max, apart=apart)
     # An invocation comes before a completion of the same nanosecond: the two count as concurrent.
     events = [(operation.invoked_ns, 0, index) for index, operation in enumerate(relevant)]
     events += [
@@ -463,14 +433,15 @@ def check_session(
 
 
 def check_history(
-    history: Iterable[Operation], *, configurations_max: int = CONFIGURATIONS_MAX
+    history: Iterable[Operation], *, configurations_max: int = CONFIGURATIONS_MAX, apart: bool = False
 ) -> list[Violation]:
-    """Return a violation for every session whose operations no order explains."""
+    """Return a violation for every session whose operations no order explains; `apart` as above."""
     sessions: dict[str, list[Operation]] = {}
     for operation in history:
         sessions.setdefault(operation.session, []).append(operation)
     found = (
-        check_session(operations, configurations_max=configurations_max) for operations in sessions.values()
+        check_session(operations, configurations_max=configurations_max, apart=apart)
+        for operations in sessions.values()
     )
     return [violation for violation in found if violation is not None]
 

@@ -191,7 +191,7 @@ class Oracles:
         for effect in effects if reads else ():
             if type(effect) is not ReplyToClient or effect.connection != event.connection:
                 continue
-            shard = reads.get(effect.message.request_id)
+            shard = reads.get(getattr(effect.message, "request_id", 0))
             if shard is None or type(effect.message) in _REFUSALS:
                 continue
             replica = replicas[shard]

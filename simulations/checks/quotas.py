@@ -112,4 +112,5 @@ def _asked(event: ins.HostInput, effect: ReplyToClient) -> Any:
     """Return what a reply refuses, if it came in this step."""
     if not isinstance(event, ins.ClientRequests) or event.connection != effect.connection:
         return None
-    return next((each for each in event.requests if each.request_id == effect.message.request_id), None)
+    number = getattr(effect.message, "request_id", 0)
+    return next((each for each in event.requests if getattr(each, "request_id", 0) == number), None)

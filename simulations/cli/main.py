@@ -94,6 +94,17 @@ def _add_profile(parser: argparse.ArgumentParser) -> None:
     either.add_argument(
         "--mixed", dest="profile", action="store_const", const="mixed", help="some nodes keep nothing on disk"
     )
+    either.add_argument(
+        "--near", dest="profile", action="store_const", const="near",
+        help="some clients keep sessions and show them without asking",
+    )  # fmt: skip
+    either.add_argument(
+        "--near-mixed",
+        dest="profile",
+        action="store_const",
+        const="near-mixed",
+        help="both of these",
+    )
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom.deadlines import NEVER_NS
 from greenroom.framing import messages_decoder
+from greenroom_cluster.access import ActorRequest
 from greenroom_cluster.coordination.messages import Decision, Proposal
 from greenroom_cluster.links import former
 from greenroom_cluster.links.coordinator_session import Remembered
@@ -43,8 +44,8 @@ from simulations.kernel.timeline import SECOND, Machine
 
 _CLEANING_SECONDS = 0.002
 
-_client_decoder = messages_decoder(wire.Get | wire.Mutation | wire.Fanout)
-_former_decoder = former.FormerDecoder(wire.Get | wire.Mutation | wire.Fanout)
+_client_decoder = messages_decoder(ActorRequest)
+_former_decoder = former.FormerDecoder(ActorRequest)
 _peer_decoder = messages_decoder(PeerRequest)
 _reply_decoder = messages_decoder(PeerReply | wire.Goodbye)
 

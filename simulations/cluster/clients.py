@@ -8,7 +8,8 @@ from msgspec.structs import replace
 
 from greenroom import silence, wire
 from greenroom.dialog import Dialog, DialogSettings
-from greenroom.dialog.links import Link
+from greenroom.dialog.links import Lane, Link
+from greenroom.dialog.near import Entry, NearCache
 from greenroom.dialog.operations import Kind, Single
 from greenroom.dialog.runner import DialogRunner
 from greenroom.errors import GreenroomError
@@ -39,6 +40,10 @@ class WatchedDialog(Dialog):
         """The identity of the cluster whose map it has; empty before the first map."""
         return b"" if self._map is None else self._map.identity
 
+    def lane_of(self, point: int) -> Lane | None:
+        """Return the lane to the primary of a point's shard, by the map that it has."""
+        return self._lanes.lane_of(point)
+
     def _remap(self, now_ns: int) -> None:
         before = self.identity
         super()._remap(now_ns)
@@ -64,10 +69,14 @@ class ClientProcess(Process):
         complaint: Callable[[str], None],
         went_over: Callable[[], None],
         namespace: str = DEFAULT_NAMESPACE,
+        near: NearCache | None = None,
     ) -> None:
         super().__init__(network, machine, machine.name, random)
         self.holder = holder("client", machine.name, namespace)
-        self.dialog = WatchedDialog(entropy, settings, Random(random.random()))
+        self.dialog = WatchedDialog(entropy, settings, Random(random.random()), near)
+        # When the entries of its near cache came; and who looks at it whenever more comes.
+        self.filled_ns: dict[Entry, int] = {}
+        self.on_received: Callable[[ClientProcess], None] | None = None
         self.identity = self.dialog.board.client_id
         # By a certificate or by a token, it is the same holder.
         proven = None if network.secret else self.holder
@@ -78,9 +87,30 @@ class ClientProcess(Process):
         self.dialog.went_over = went_over
         runner = _Runner(self)
         self.perform = runner.perform
+        self.hit = runner.hit
         self.gather = runner.gather
         # Whether it speaks version 3 of the protocol, as former releases do.
         self.former = False
+
+    def may_show(self, entry: Entry, now_ns: int) -> bool:
+        """Whether an entry of the near cache may be shown, as the rules say."""
+        link = entry.link
+        lane, lease = link.lane, link.lease
+        if lane is None or lease is None or lane.link is not link:
+            return False
+        if self.dialog.lane_of(entry.point) is not lane:
+            return False
+        return now_ns < lease.until_ns and now_ns < entry.until_ns
+
+    def received(self) -> None:
+        """Note which entries have come, and have somebody look at them."""
+        near = self.dialog.near
+        if near is None:
+            return
+        known, now = self.filled_ns, self.timeline.now
+        self.filled_ns = {each: known.get(each, now) for each in near.entries.values()}
+        if self.on_received is not None:
+            self.on_received(self)
 
 
 class _Runner(DialogRunner):
@@ -173,6 +203,7 @@ class _Runner(DialogRunner):
             payload = payload[cut:]
         self.dialog.received(now_ns, number, payload)
         self._settle()
+        self._process.received()
 
     def _lost(self, number: int, reason: str) -> None:
         self._sockets.pop(number, None)

@@ -14,6 +14,7 @@ import msgspec
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom.dialog import DialogSettings
+from greenroom.dialog.near import NearCache
 from greenroom.errors import UsageError
 from greenroom.framing import encode_frames
 from greenroom.identities import DEFAULT_NAMESPACE
@@ -144,6 +145,7 @@ class Stage:
             log_bytes_min=plan.log_bytes_min,
             disk_free_bytes_min=FREE_BYTES_MIN,
             eviction="anonymous" if plan.evicts else "none",
+            near_seconds=plan.near_seconds,
             quotas=(self.quota,) if plan.quota_sessions else (),
         )
         first = first_map(CLUSTER, plan.shards, plan.replicas, IDENTITY)
@@ -259,7 +261,12 @@ class Stage:
     def start_client(self, number: int) -> ClientProcess:
         """Start a client process, in the place of a former one."""
         self.generations += 1
-        machine = self.network.machine(f"client{number}")
+        plan = self.plan
+        rate = plan.client_rates[number] if number < len(plan.client_rates) else 1_000_000
+        machine = self.network.machine(f"client{number}", rate)
+        # In every second world a store of a former release is among them.
+        former = number == 1 and plan.seed % 2 == 1
+        kept = 0 if former or number >= len(plan.near_sessions) else plan.near_sessions[number]
         nodes = tuple(each.address for each in self.supervisors.values())
         settings = DialogSettings(
             seeds=nodes,
@@ -276,9 +283,9 @@ class Stage:
             lambda reason: self.violate("client", f"client {number}: {reason}"),
             lambda: self._observer.went_over(f"client {number}"),
             self._namespace_of(number),
+            NearCache(kept, machine.now_ns, eager=plan.near_eager) if kept else None,
         )
-        # In every second world a store of a former release is among them.
-        process.former = number == 1 and self.plan.seed % 2 == 1
+        process.former = former
         if number < len(self.clients):
             self.clients[number] = process
         else:

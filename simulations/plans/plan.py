@@ -70,6 +70,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     `zones`: the zone of each node, and of each client, in turn ("": it has none; no entry: none has).
 
+    `near_sessions`: how many sessions each client keeps, in turn (0, no entry: none), with `near_eager` from
+    the first read on; actors let it show them for `near_seconds`. `client_rates` are as `rates`.
+
     `secret`: processes have no certificates and prove that they know one secret, which an intruder does not.
 
     `durability`: what the actors of each node keep on disk, in turn ("none", "interval" or "fsync"; no entry:
@@ -123,6 +126,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     quota_sessions: int = 0
     quota_bytes: int = 0
     zones: tuple[str, ...] = ()
+    near_sessions: tuple[int, ...] = ()
+    near_eager: bool = False
+    near_seconds: float = 0.0
+    client_rates: tuple[int, ...] = ()
     durability: tuple[str, ...] = ()
     interval_seconds: float = 1.0
     sync_ms: float = 1.0

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from simulations.plans.durable import durable, mixed
 from simulations.plans.etcd import EVERY, on_etcd
 from simulations.plans.generation import make_plan
+from simulations.plans.near import near
 from simulations.plans.plan import Plan
 
 
@@ -20,6 +21,8 @@ PROFILES: dict[str, Callable[[Plan], Plan]] = {
     "durable": durable,
     "mixed": mixed,
     "etcd": _as_it_is,
+    "near": near,
+    "near-mixed": lambda plan: near(mixed(plan)),
 }
 """What seeds can stand for. With "etcd" all of them stand on it; else every third does."""
 

@@ -34,5 +34,5 @@ def never_reached(messages: Mapping[str, int]) -> list[str]:
 
 def never_struck(faults: Mapping[str, int], profile: str = "") -> list[str]:
     """Return the kinds of faults that did not strike; those of disks only count where there are some."""
-    with_disks = profile in ("durable", "mixed")
+    with_disks = profile in ("durable", "mixed", "near-mixed")
     return [kind for kind in KINDS if not faults.get(kind) and (with_disks or kind not in OF_DISKS)]

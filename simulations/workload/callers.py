@@ -20,6 +20,7 @@ from greenroom.ids import listed_as
 from greenroom_cluster.shard.roles.suspension import DROPPED
 from greenroom_cluster.shard.settings import HostSettings
 from simulations.checks.linearizability import Operation, Reason
+from simulations.checks.near import NearOracle
 from simulations.cluster.clients import ClientProcess
 from simulations.cluster.marks import PoisonBook
 from simulations.cluster.stage import Stage
@@ -78,6 +79,7 @@ class Workload:
         plan = stage.plan
         self.stage = stage
         self._book = book
+        self.near = NearOracle(stage)
         self.random = Random(f"{plan.seed}/workload")
         self._pages = plan.page_max < HostSettings().page_max
         self._points: list[int] = []
@@ -227,6 +229,15 @@ class Workload:
             self._submit_fanout(client, action, entry, done)
             return
         request, kind = self._request(client, action, entry)
+        if kind is kinds.GET and client.dialog.near is not None:
+            client.on_received = self.near.check
+            self.near.check(client)
+            kept = client.hit(request.point, request.digest)
+            if kept is not None:
+                self.stage.network.happened["shown without asking"] += 1
+                self.near.shown(client, request.digest, kept)
+                done(kept, None)
+                return
         client.perform(request, kind, done)
 
     def _submit_fanout(self, client: ClientProcess, action: Action, entry: Entry, done: Any) -> None:
@@ -366,6 +377,35 @@ class Workload:
             self.answers.append((self._shard(entry.session), self.stage.seconds))
         assert reply is not None
         self._append(entry, self._told(entry, reply) | {"completed_ns": now}, reply)
+        if self.stage.plan.near_sessions:
+            self._show(entry, reply)
+            self.near.check_all()
+
+    def _show(self, entry: Entry, reply: wire.Reply) -> None:
+        """Tell the oracle of near caches what an operation has shown by its end."""
+        session, kind, invoked_ns = entry.session, entry.fields["kind"], entry.invoked_ns
+        assert session is not None
+        digest, tenant, near = self.digest(session, entry.fields["key"]), session.tenant, self.near
+        match reply:
+            case wire.Written(version=version) if version:
+                near.showed(tenant, digest, version)
+            case wire.Session(state=wire.SessionState(version=version)):
+                if kind == "rotate":
+                    near.showed_none(tenant, digest, invoked_ns)
+                    digest = self.digest(session, entry.fields["new_key"])
+                near.showed(tenant, digest, version)
+            case wire.Missing() | wire.Written() | wire.Failed(code=wire.FailureCode.NOT_FOUND):
+                near.showed_none(tenant, digest, invoked_ns)
+            case wire.Listing(sessions=handles):
+                for handle in handles:
+                    known = self._keys.get((tenant, handle.listed))
+                    if known is not None:
+                        near.showed(tenant, self.digest(*known), handle.version)
+            case wire.Counted() if kind == "delete_by_user":
+                for each in self.sessions:
+                    if each.user == session.listed_user and each.tenant == tenant:
+                        for key in each.keys:
+                            near.showed_none(tenant, self.digest(each, key), invoked_ns)
 
     def _told(self, entry: Entry, reply: wire.Reply) -> dict[str, Any]:
         session, key = entry.session, entry.fields["key"]

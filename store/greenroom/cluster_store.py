@@ -5,11 +5,10 @@ replies into sessions and errors. It connects at the first operation. Session id
 digests.
 """
 
-import logging
 import os
 import weakref
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from random import SystemRandom
 from typing import Any, ClassVar, NoReturn
 
@@ -17,8 +16,9 @@ from greenroom import wire
 from greenroom.addresses import parse_addresses
 from greenroom.codec import encode_within_limit
 from greenroom.dialog import Dialog, DialogSettings, operations
+from greenroom.dialog.near import NearCache, NearCounts, total
+from greenroom.drivers import boot_clock
 from greenroom.drivers.registry import Registry, let_go
-from greenroom.drivers.security import Security
 from greenroom.errors import RemoteProtocolError, StoreFullError, UsageError
 from greenroom.fields import (
     DATA_BYTES_MAX,
@@ -35,7 +35,6 @@ from greenroom.fields import (
 )
 from greenroom.ids import digest_of, locate, locate_if_possible, new_session_id, parse_handle
 from greenroom.loopback import INSECURE_OPTION, REASON, SAFE_PLAINTEXT, surely_beyond
-from greenroom.loopback_secrets import LoopbackSecrets
 from greenroom.options import CALLS, CLUSTER_STORE
 from greenroom.patching import Changes, PathLike, encode_changes
 from greenroom.replies import count_of, failure, session_info, stored_session, user_change
@@ -47,16 +46,7 @@ from greenroom.sessions import (
     StoredSession,
     not_found,
 )
-from greenroom.tls.credentials import (
-    BearerCredentials,
-    BearerFiles,
-    Bearing,
-    Credentials,
-    Loaded,
-    TlsFiles,
-)
-
-_log = logging.getLogger("greenroom")
+from greenroom.store_security import secrets_of, security_of
 
 
 class ClusterStore(BaseSessionStore):
@@ -70,8 +60,9 @@ class ClusterStore(BaseSessionStore):
     to, unless `loopback_proof` is "accept" or "off". `zone` is the one in which the app runs: the cluster map
     is followed at a node there and at one elsewhere. An operation answers within `deadline_seconds`,
     including retries and failovers, or raises UnavailableError (not applied) or OutcomeUnknownError (perhaps
-    applied). At most `operations_max` operations of one event loop are in flight. Raises UsageError for
-    invalid options.
+    applied). At most `operations_max` operations of one event loop are in flight. Of sessions that are read
+    again, up to `near_sessions` are kept in each event loop and read without asking, with `near_eager` from
+    the first read on; see `near`. Raises UsageError for invalid options.
 
     Works under asyncio and trio, with and without `async with`, in several loops and threads, across forks.
     After `aclose` the next operation connects again.
@@ -95,6 +86,8 @@ class ClusterStore(BaseSessionStore):
         secret_file: str | os.PathLike[str] | None = None,
         loopback_proof: str = "require",
         zone: str | None = None,
+        near_sessions: int = 0,
+        near_eager: bool = False,
     ) -> None:
         checked = CLUSTER_STORE.checked
         settings = DialogSettings(
@@ -103,20 +96,22 @@ class ClusterStore(BaseSessionStore):
             deadline_seconds=float(checked("deadline_seconds", deadline_seconds)),
             operations_max=checked("operations_max", operations_max),
             zone=checked("zone", zone) or "",
+            near_sessions=checked("near_sessions", near_sessions),
+            near_eager=checked("near_eager", near_eager),
         )
         self._settings = settings
         self.contention_seconds = settings.deadline_seconds
         given = {"tls_cert": tls_cert, "tls_key": tls_key, "tls_ca": tls_ca, "tls_deny": tls_deny}
         files = {name: checked(name, path) for name, path in {**given, "token_file": token_file}.items()}
-        security = self._security = _security(settings.cluster, files)
+        security = self._security = security_of(settings.cluster, files)
         insecure = checked(INSECURE_OPTION, insecure_plaintext_beyond_loopback)
         loopback_only = security is None and not insecure
         if loopback_only and (beyond := surely_beyond(settings.seeds)):
             raise UsageError(f"{', '.join(beyond)}: {REASON}. {SAFE_PLAINTEXT}")
         file, mode = checked("secret_file", secret_file), checked("loopback_proof", loopback_proof)
-        secrets = None if security is not None else _secrets(settings.cluster, file, mode)
+        secrets = None if security is not None else secrets_of(settings.cluster, file, mode)
         self._registry = Registry(
-            lambda: Dialog(os.urandom, settings, SystemRandom()),
+            lambda: Dialog(os.urandom, settings, SystemRandom(), _near_cache(settings)),
             security,
             secrets,
             loopback_only=loopback_only,
@@ -150,6 +145,11 @@ class ClusterStore(BaseSessionStore):
         if self._security is None:
             raise UsageError("this store has no tls_cert= or token_file=, so there is nothing to reload")
         return self._security.reload()
+
+    def near(self) -> NearCounts:
+        """Return what the near caches of this process have done, all zero if `near_sessions` is."""
+        caches = [runner.dialog.near for runner in self._registry.all()]
+        return total([each.counts for each in caches if each is not None])
 
     async def aclose(self) -> None:
         """Close the connections of this event loop now, and those of others soon. Harmless to repeat."""
@@ -203,6 +203,8 @@ class ClusterStore(BaseSessionStore):
         if place is None:
             return None
         runner = self._registry.current()
+        if runner.dialog.near is not None and (kept := runner.hit(*place)) is not None:
+            return _stored(session_id, kept).session()
         request = wire.Get(runner.dialog.next_id(), *place)
         reply = await runner.perform(request, operations.GET)
         return _stored(session_id, reply).session() if type(reply) is wire.Session else None
@@ -213,6 +215,8 @@ class ClusterStore(BaseSessionStore):
         if place is None:
             return None
         runner = self._registry.current()
+        if runner.dialog.near is not None and (kept := runner.hit(*place)) is not None:
+            return _stored(session_id, kept)
         request = wire.Get(runner.dialog.next_id(), *place)
         reply = await runner.perform(request, operations.GET)
         return _stored(session_id, reply) if type(reply) is wire.Session else None
@@ -386,7 +390,13 @@ class ClusterStore(BaseSessionStore):
         request = wire.DeleteByUser(dialog.next_id(), dialog.low, 0, user_id, kept, ())
         return count_of(await runner.gather(request, operations.DELETE_BY_USER))
 
-    # --- inside ------------------------------------------------------------------------------------------
+
+def _near_cache(settings: DialogSettings) -> NearCache | None:
+    """Return what one dialog keeps; None if nothing, as where no clock runs on through a suspension."""
+    clock = boot_clock()
+    if not settings.near_sessions or clock is None:
+        return None
+    return NearCache(settings.near_sessions, clock, eager=settings.near_eager)
 
 
 def _stored(session_id: str, reply: wire.Session | wire.Failed) -> StoredSession:
@@ -432,66 +442,3 @@ def _raise_failed(reply: wire.Failed) -> NoReturn:
 
 def _told(reply: wire.Failed) -> str:
     return f" ({reply.detail})" if reply.detail else ""
-
-
-def _secrets(cluster: str, file: str | None, mode: str) -> LoopbackSecrets | None:
-    """Return the secret to prove; None if there shall be none. Raises UsageError for a contradiction."""
-    if mode != "off":
-        return LoopbackSecrets(cluster, file, required=mode == "require")
-    if file is not None:
-        raise UsageError('secret_file is not used with loopback_proof="off": give one of them')
-    return None
-
-
-def _security(cluster: str, files: Mapping[str, str | None]) -> Security | None:
-    """Return how to secure connections; None without TLS. Raises UsageError for files that cannot serve."""
-    given = {name: path for name, path in files.items() if path is not None}
-    if not given:
-        return None
-    if "token_file" in given:
-        return _security_by_token(cluster, given)
-    if missing := [name for name in ("tls_cert", "tls_key", "tls_ca") if name not in given]:
-        raise UsageError(f"TLS needs {' and '.join(missing)} too: paths of PEM files")
-    paths = TlsFiles(
-        cert=given["tls_cert"],
-        key=given["tls_key"],
-        ca=given["tls_ca"],
-        deny=given.get("tls_deny", ""),
-    )
-    credentials = Credentials(paths, _log.error, _tell_taken)
-    identity = credentials.current().identity
-    if (identity.cluster, identity.role) != (cluster, "client"):
-        hint = ""
-        if identity.role == "client":
-            hint = (
-                f"; if the cluster {identity.cluster!r} is meant, name it: greenrooms://HOST:PORT/"
-                f"{identity.cluster}?..., or cluster={identity.cluster!r}"
-            )
-        raise UsageError(
-            f"tls_cert: the certificate is that of {identity.uri}, and a store of this cluster shows that of "
-            f"greenroom://{cluster}/client/NAME{hint}"
-        )
-    return Security(credentials, cluster)
-
-
-def _security_by_token(cluster: str, given: Mapping[str, str]) -> Security:
-    if clashing := [name for name in ("tls_cert", "tls_key") if name in given]:
-        raise UsageError(
-            f"token_file is for apps without a certificate: give it, or {' and '.join(clashing)}, not both"
-        )
-    if "tls_ca" not in given:
-        raise UsageError(
-            "token_file is sent only within TLS, to who has proven to be a node: give tls_ca too, the path "
-            "of the CAs that certify the nodes, in PEM"
-        )
-    files = BearerFiles(token=given["token_file"], ca=given["tls_ca"], deny=given.get("tls_deny", ""))
-    return Security(BearerCredentials(files, _log.error, _tell_token_taken), cluster)
-
-
-def _tell_token_taken(bearing: Bearing) -> None:
-    _log.info("token read anew: %s", bearing.token.id)
-
-
-def _tell_taken(loaded: Loaded) -> None:
-    ends = datetime.fromtimestamp(loaded.ends_at, UTC)
-    _log.info("TLS files read anew: %s, until %s", loaded.identity.uri, ends.isoformat())

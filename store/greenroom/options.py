@@ -194,6 +194,10 @@ CLUSTER_STORE = Options(
             most=63,
         )
     ),
+    near_sessions=kinds.count(
+        "how many sessions each event loop keeps, to read them without asking", least=0
+    ),
+    near_eager=kinds.flag("whether a session is kept from its first read on, not from its second"),
 )
 
 LITESTAR_PLUGIN = Options(

@@ -20,6 +20,7 @@ _TLS = ("tls_cert", "tls_key", "tls_ca")
 _DENY = "tls_deny"
 _TOKEN = "token_file"  # noqa: S105  the name of an option
 _PLAINTEXT = ("secret_file", "loopback_proof", INSECURE_OPTION)
+_NEAR = ("near_sessions", "near_eager")
 _FORMS = 'write "memory://", "sqlite:///sessions.db" or "greenroom://host:port,host:port/cluster?deadline_seconds=5"'
 _ELSEWHERE = {
     ("greenroom", "cluster"): "; the cluster's name follows the addresses: greenroom://host:port/NAME",
@@ -42,13 +43,13 @@ def store_from_url(url: str, *, clock: Callable[[], datetime] = utc_now) -> Base
 
     `memory://` is a new, empty MemoryStore; `sqlite:///sessions.db` a SqliteStore on the file of that name in
     this directory, with one slash more (`sqlite:////var/lib/shop/sessions.db`) on that of an absolute path,
-    then options: `deadline_seconds` and `synchronous`. Both follow the `clock`; a cluster has its own. `greenroom://`
-    lists addresses of the cluster's nodes (IPv6 in brackets), then the cluster's name (default "greenroom"),
-    then options: `deadline_seconds`, the time within which an operation answers or raises, `zone`, the one in
-    which the app runs, and on loopback `secret_file` and `loopback_proof`. `greenrooms://` is the same with
-    TLS, never without, and has the paths of PEM files as options: `tls_cert`, `tls_key` and `tls_ca`, and if
-    wanted `tls_deny`; or `token_file` and `tls_ca`. Raises UsageError, saying what to write, for any other
-    URL.
+    then options: `deadline_seconds` and `synchronous`. Both follow the `clock`; a cluster has its own.
+    `greenroom://` lists addresses of the cluster's nodes (IPv6 in brackets), then the cluster's name (default
+    "greenroom"), then options: `deadline_seconds`, the time within which an operation answers or raises,
+    `zone`, the one in which the app runs, `near_sessions` and `near_eager`, what is kept to be read without
+    asking, and on loopback `secret_file` and `loopback_proof`. `greenrooms://` is the same with TLS, never
+    without, and has the paths of PEM files as options: `tls_cert`, `tls_key` and `tls_ca`, and if wanted
+    `tls_deny`; or `token_file` and `tls_ca`. Raises UsageError, saying what to write, for any other URL.
     """
     if not isinstance(url, str):
         raise UsageError(f"a store URL is a str, not {type(url).__name__}; {_FORMS}")
@@ -71,7 +72,7 @@ def store_from_url(url: str, *, clock: Callable[[], datetime] = utc_now) -> Base
     from greenroom.cluster_store import ClusterStore
 
     secured = parts["scheme"] == "greenrooms"
-    names = ("deadline_seconds", "zone", *((*_TLS, _DENY, _TOKEN) if secured else _PLAINTEXT))
+    names = ("deadline_seconds", "zone", *_NEAR, *((*_TLS, _DENY, _TOKEN) if secured else _PLAINTEXT))
     options = _url_options(parts["query"], parts["scheme"], CLUSTER_STORE, *names)
     needed = ("tls_ca",) if _TOKEN in options else _TLS
     if secured and (missing := [name for name in needed if name not in options]):
@@ -128,8 +129,10 @@ def _url_options(query: str | None, scheme: str, options: Options, *names: str) 
         match name:
             case "deadline_seconds":
                 given[name] = _number(text, options)
-            case _ if name == INSECURE_OPTION:
+            case _ if name in (INSECURE_OPTION, "near_eager"):
                 given[name] = _switch(name, text)
+            case "near_sessions":
+                given[name] = _whole(name, text, options)
             case _:
                 given[name] = options.checked(name, text)
     return given
@@ -139,6 +142,13 @@ def _switch(name: str, text: str) -> bool:
     if text not in ("true", "false"):
         raise UsageError(f"{name} is true or false in a store URL; not {text!r}")
     return text == "true"
+
+
+def _whole(name: str, text: str, options: Options) -> int:
+    if not text.isdecimal():
+        raise UsageError(f"{name} is {options.option(name).takes}; not {text!r}")
+    whole: int = options.checked(name, int(text))
+    return whole
 
 
 def _number(text: str, options: Options) -> float:

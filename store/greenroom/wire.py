@@ -1,18 +1,15 @@
 """The messages between clients, nodes and actors.
 
-A message is a msgpack array whose first element is its tag; messages travel in frames (`greenroom.framing`).
-Every message is a frozen `msgspec.Struct` that cyclic garbage collection leaves out: none can form a cycle.
-
+A message is a msgpack array whose first element is its tag, a frozen `msgspec.Struct` that cyclic garbage
+collection leaves out: none can form a cycle. Messages travel in frames (`greenroom.framing`).
 Tags are grouped: 1-9 handshake, 10-39 requests of clients, 40-59 replies, 60-69 the cluster map. Tags 70 and
-up belong to `greenroom_cluster` (coordination, peers, log records).
+up belong to `greenroom_cluster` (coordination, peers, log records). Units: times are integer microseconds
+since 1970-01-01 UTC (`_us`), ages are milliseconds (`_ms`). A digest is BLAKE2b-256 of the session id: ids
+themselves never cross the wire. A point is the session's 16-bit routing point. A path is a tuple of dict
+keys. A stored value or session data is its msgpack encoding.
 
-Units: times are integer microseconds since 1970-01-01 UTC (`_us`), ages are milliseconds (`_ms`). A digest
-is BLAKE2b-256 of the session id: ids themselves never cross the wire. A point is the session's 16-bit routing
-point. A path is a tuple of dict keys. A stored value or session data is its msgpack encoding.
-
-Exactly once (RIFL, Lee et al., SOSP 2015): a mutation carries `request_id`, unique within the dialog that the
-hello named, `low`, the lowest request id that the dialog still waits for, and `age_ms`, how long ago the
-first attempt was sent (0 on a first attempt).
+Exactly once (RIFL, Lee et al., SOSP 2015): a mutation carries `request_id`, unique within the hello's dialog,
+`low`, the lowest id that this still waits for, and `age_ms`, since the first attempt was sent (0 on that).
 """
 
 from enum import IntEnum
@@ -23,13 +20,15 @@ import msgspec
 from greenroom.cluster_map import CLUSTER_IDENTITY_BYTES, SHARDS_MAX, ClusterMap, MapDelta
 from greenroom.known_coordinators import KnownCoordinators
 from greenroom.namespace_use import NamespaceUse
+from greenroom.near_use import NearUse
 from greenroom.testimony import Testimony
 
 PROTOCOL_VERSION = 4  # the newest, which two sides of this release speak
 PROTOCOL_VERSION_MIN = 3  # the oldest that this release still speaks (see `greenroom.negotiation`)
 FEATURE_COPIES = "copies"  # an actor lets operators copy its shards, and freeze it
 FEATURE_NAMESPACES = "namespaces"  # an actor takes from its peers what belongs to namespaces
-FEATURES: tuple[str, ...] = (FEATURE_COPIES, FEATURE_NAMESPACES)
+FEATURE_NEAR = "near"  # an actor holds sessions for clients that keep them
+FEATURES: tuple[str, ...] = (FEATURE_COPIES, FEATURE_NAMESPACES, FEATURE_NEAR)
 """What this release has besides its version, sorted; used if the other side has it too."""
 FEATURES_MAX = 16
 FEATURE_CHARS_MAX = 32
@@ -470,6 +469,7 @@ class Inspection(Frame, frozen=True, tag=49):
     refusing: tuple[str, ...] = ()
     namespaces: tuple[NamespaceUse, ...] = ()
     coordinators: KnownCoordinators | None = None
+    near: NearUse = NearUse()
 
 
 # --- the cluster map -------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import structlog
 
 from greenroom import wire
 from greenroom.errors import LocalProtocolError
+from greenroom.near_messages import EncodedHeld
 from greenroom_cluster.runtime.log_limits import LimitedLog
 
 _limited_log = LimitedLog(structlog.get_logger(__name__))
@@ -21,7 +22,7 @@ def substitute(message: wire.Frame, error: Exception, remote: str) -> wire.Frame
     kind = type(message).__name__
     _limited_log.error("message_not_sendable", remote=remote, kind=kind, error=reason)
     match message:
-        case wire.EncodedSession(request_id=request_id):
+        case wire.EncodedSession(request_id=request_id) | EncodedHeld(request_id=request_id):
             # The change that it reports may have been made.
             return wire.Unknowable(request_id, f"the answer cannot be sent: {reason}")
         case wire.Failed(request_id=request_id, code=code):

@@ -30,7 +30,8 @@ class Context:
     """Shared by all parts of a host. Only the host writes to it, except for `effects`.
 
     `current` holds the running incarnation of each slot, `dead` the incarnations that are known dead. Whose
-    disk is nearly full is `short`, this one or a peer; it may be more than are known.
+    disk is nearly full is `short`, this one or a peer; it may be more than are known. `near_ns` is what peers
+    are told: for how long clients may show what primaries here have answered, 0 until one asks for that.
     """
 
     __slots__ = (
@@ -44,6 +45,7 @@ class Context:
         "incarnation",
         "lease_ns",
         "map",
+        "near_ns",
         "settings",
         "short",
         "slot",
@@ -67,6 +69,7 @@ class Context:
         self.grace_ns = ns(settings.grace_seconds)
         self.stall_ns = ns(settings.stall_seconds)
         self.acknowledge_ns = ns(settings.acknowledge_seconds)
+        self.near_ns = 0
 
     # --- the map --------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from typing import TypeAlias
 import msgspec
 
 from greenroom import wire
+from greenroom.near_messages import EncodedNearReply
 from greenroom_cluster.coordination.messages import Proposal
 from greenroom_cluster.disk.entries import Entry
 from greenroom_cluster.shard.clients.operations import ShardPart
@@ -19,7 +20,7 @@ class ReplyToClient(Effect, frozen=True, gc=False):
     """Reply to a request on that client connection; dropped if it is gone."""
 
     connection: int
-    message: wire.EncodedReply | ShardPart
+    message: wire.EncodedReply | EncodedNearReply | ShardPart
 
 
 class Send(Effect, frozen=True, gc=False):

@@ -41,6 +41,7 @@ from greenroom_cluster.shard.pairs.strangers import Strangers
 from greenroom_cluster.shard.peers import Peers
 from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.roles.accepts import deliver
+from greenroom_cluster.shard.roles.near_reads import attend_all
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.roles.replicas import Replicas
 from greenroom_cluster.shard.roles.role import InputKind, Role
@@ -77,6 +78,7 @@ class Host:
         self._joins = self._resources.joins
         self._memory = self._resources.memory
         self._pairs = self._resources.pairs
+        self._alarms = self._resources.near.alarms
         self._strangers = Strangers(self._context, self._pairs, self._memory)
         self._replicas = Replicas(self._resources)
         self._peers = Peers(self._replicas, self._strangers)
@@ -194,6 +196,8 @@ class Host:
             due = min(due, sweeper.pages_due_ns)
         if self._requests.fair.debts:
             due = min(due, self._requests.fair.due_ns())
+        if (alarms := self._alarms) and alarms[0][0] < due:
+            due = alarms[0][0]
         for pair in self._pairs.outgoing.values():
             if pair.beacon_due_ns < due:
                 due = pair.beacon_due_ns
@@ -437,6 +441,8 @@ class Host:
                 self._memory.withdraw(incoming.peer)
                 if incoming.backed:
                     self._grace_over(now_ns, wall_us, incoming)
+        if self._alarms:
+            attend_all(self._replicas, now_ns, wall_us)
         if now_ns >= self._manage_due_ns:
             self._manage_all(now_ns, wall_us)
             self._pairs.close_unused()

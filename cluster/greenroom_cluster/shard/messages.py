@@ -63,13 +63,15 @@ class Beacon(wire.Frame, frozen=True, tag=82):
 
     `commits` holds (shard, epoch, commit point, shard time) where one of them moved since the last beacon.
     `refusals_seen` is the newest `BeaconOk.refusal` that the sender has taken in, `grant_seen` the newest
-    `BeaconOk.grant` (-1: from a sender that knows of none).
+    `BeaconOk.grant` (-1: from a sender that knows of none). For `near_ns` clients may show what the sender
+    has answered; the receiver waits for that before it shows anything newer, should it take over.
     """
 
     sent_ns: int
     refusals_seen: int
     commits: _Commits = ()
     grant_seen: int = -1
+    near_ns: int = 0
 
 
 class BeaconOk(wire.Frame, frozen=True, tag=83):
@@ -79,7 +81,7 @@ class BeaconOk(wire.Frame, frozen=True, tag=83):
     acknowledged yet; below 0 if the peer uses more than it may. Another `spare_bytes` are only for replies to
     commands that let no session grow. `share_bytes` is what the grant could become once others are renewed;
     while that is enough, the sender waits. Without these fields there is no bound. `disk_short`: the peer's
-    disk is nearly full.
+    disk is nearly full. `near_ns` is the longest that the peer was told.
     """
 
     sent_ns: int
@@ -90,6 +92,7 @@ class BeaconOk(wire.Frame, frozen=True, tag=83):
     spare_bytes: int = 0
     share_bytes: int = 0
     disk_short: bool = False
+    near_ns: int = 0
 
 
 class SnapshotChunk(wire.Frame, frozen=True, tag=84):

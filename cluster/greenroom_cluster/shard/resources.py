@@ -4,6 +4,7 @@ from greenroom_cluster.shard.compaction import Compaction
 from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.disk_log import DiskLog
 from greenroom_cluster.shard.joining.slots import JoinSlots
+from greenroom_cluster.shard.near.leases import Leases
 from greenroom_cluster.shard.pairs.registry import Pairs
 from greenroom_cluster.shard.state.memory import Memory
 from greenroom_cluster.shard.state.quotas import Quotas
@@ -45,7 +46,7 @@ class Resources:
 
     __slots__ = (
         *("compaction", "context", "disk", "evictions", "joins"),
-        *("memory", "opening", "pairs", "quotas", "step"),
+        *("memory", "near", "opening", "pairs", "quotas", "step"),
     )
 
     def __init__(self, context: Context, mark: Mark, disk: DiskLog | None = None) -> None:
@@ -59,3 +60,4 @@ class Resources:
         self.opening = Opening()
         self.evictions = Evictions()
         self.quotas = Quotas(context)
+        self.near = Leases(context)

@@ -22,6 +22,8 @@ Evicted: TypeAlias = Literal["none", "anonymous"]
 class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Times, limits and windows of one actor's replicas.
 
+    `near_seconds` is how long clients may show what they hold, 0: not at all.
+
     A backup's grace must outlast the primary's lease by more than two clocks can drift apart in that time;
     construction raises UsageError if it does not, or if one limit leaves no room for another.
     """
@@ -62,6 +64,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     disk_free_bytes_min: int = DISK_FREE_BYTES_MIN
     departed_seconds: float = 60.0
     stall_seconds: float = 3.0
+    near_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse settings that would break the guarantees."""
@@ -75,12 +78,22 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
                 f"beacon_seconds ({self.beacon_seconds}) must be at most half of lease_seconds "
                 f"({self.lease_seconds}), so that one lost beacon does not cost the lease"
             )
+        if not 0 <= self.near_seconds <= self.lease_seconds:
+            raise UsageError(
+                f"near_seconds ({self.near_seconds}) must be at least 0 and at most lease_seconds "
+                f"({self.lease_seconds}): lower near_seconds (--near-seconds)"
+            )
+        if self.near_seconds * (1 + CLOCK_DRIFT) > self.grace_seconds:
+            raise UsageError(
+                f"near_seconds ({self.near_seconds}) plus {CLOCK_DRIFT:.0%} must be at most grace_seconds "
+                f"({self.grace_seconds}): lower near_seconds (--near-seconds)"
+            )
         if not isinstance(self.quotas, tuple):
             raise UsageError(f"quotas must be a tuple of Quota; it is {self.quotas!r}")
         if self.eviction not in get_args(Evicted):
             raise UsageError(f"eviction must be one of {', '.join(get_args(Evicted))}; it is {self.eviction}")
         for name in self.__struct_fields__:
-            if name not in ("eviction", "quotas") and getattr(self, name) <= 0:
+            if name not in ("eviction", "near_seconds", "quotas") and getattr(self, name) <= 0:
                 raise UsageError(f"{name} must be more than 0")
 
     @property

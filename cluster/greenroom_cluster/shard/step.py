@@ -47,6 +47,7 @@ class Step:
         "identity",
         "inspected",
         "items_left",
+        "late",
         "listed",
         "mark",
         "now_ns",
@@ -62,6 +63,8 @@ class Step:
         self.mark = mark
         self.now_ns = 0
         self.awake_ns = 0
+        # Whether the requests that are served now have waited here.
+        self.late = False
         self.ready: dict[int, None] = {}
         self.behind: dict[int, None] = {}
         self.unfinished: dict[int, None] = {}

@@ -19,16 +19,18 @@ import msgspec
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom.deadlines import NEVER_NS
-from greenroom.dialog import gathering, redirects, suspects, verdicts
+from greenroom.dialog import gathering, moves, redirects, suspects, verdicts
 from greenroom.dialog.clocks import ClusterClock
 from greenroom.dialog.dispatch import DialogSettings, Dispatcher
 from greenroom.dialog.lanes import Lanes
 from greenroom.dialog.ledger import Ledger
 from greenroom.dialog.links import Lane, Link, Switchboard
 from greenroom.dialog.map_follower import WANT_CERTIFICATE, WANT_SECRET, MapFollower
+from greenroom.dialog.near import NearCache
 from greenroom.dialog.operations import AnyOperation, Gathering, Kind, Operation, Single
 from greenroom.errors import GreenroomError, ProtocolError, RemoteProtocolError, UnavailableError
 from greenroom.framing import messages_decoder
+from greenroom.near_messages import Held, Invalidate, NearLease, NearReply
 from greenroom.proofs import NOT_PROVEN, NotProvenError
 from greenroom.tokens import Shown
 
@@ -39,16 +41,23 @@ REFUSALS = WANT_CERTIFICATE | WANT_SECRET | {"wrong-cluster", "wrong-protocol", 
 """Codes of goodbyes from a server that will never serve this client."""
 
 _decode_greeting = msgspec.msgpack.Decoder(wire.Hello | wire.Goodbye).decode
-_decode_messages = messages_decoder(wire.ServerMessage).decode
+_decode_messages = messages_decoder(wire.ServerMessage | NearReply).decode
 
 
 class Dialog:
     """The requests of one event loop, from submission to reply or truthful failure.
 
-    `entropy(n)` returns n random bytes that nobody else gets: the dialog is known by some of them.
+    `entropy(n)` returns n random bytes that nobody else gets: the dialog is known by some of them. `near`, if
+    there is one, are sessions that it keeps.
     """
 
-    def __init__(self, entropy: Callable[[int], bytes], settings: DialogSettings, random: Random) -> None:
+    def __init__(
+        self,
+        entropy: Callable[[int], bytes],
+        settings: DialogSettings,
+        random: Random,
+        near: NearCache | None = None,
+    ) -> None:
         self.replies: list[tuple[object, wire.Reply]] = []
         self.failures: list[tuple[object, GreenroomError]] = []
         self.notices: list[str] = []
@@ -70,7 +79,8 @@ class Dialog:
         self._ledger = ledger = Ledger()
         self.next_id = ledger.next_id
         """Return a fresh request id; build the request with it and submit that at once."""
-        self._dispatcher = Dispatcher(settings, self.board, self._lanes, self._ledger, self.clock, random)
+        self.near = near
+        self._dispatcher = Dispatcher(settings, self.board, self._lanes, ledger, self.clock, random, near)
         self._first_bytes_max = self._dispatcher.first_bytes_max
         self._operations_max = settings.operations_max
         self._link_bytes_max = settings.link_bytes_max
@@ -127,6 +137,16 @@ class Dialog:
         self._end_mistaken()
         self._rewake(now_ns)
         return False
+
+    def hit(self, point: int, digest: bytes) -> wire.Session | None:
+        """Return a session that is kept here and may be shown now without asking, else None."""
+        lane = self._by_shard[point >> self._shift] if self._by_shard else None
+        if self.near is None or lane is None:
+            return None
+        session = self.near.hit(digest, lane.link)
+        if session is None or not self.clock.offset_us:
+            return session
+        return self.clock.received(session)  # type: ignore[return-value]  # it stays a session
 
     def gather(self, now_ns: int, request: wire.Fanout, kind: Kind, token: object) -> None:
         """Begin an operation that every shard must answer; this fills in the `shards` of `request`.
@@ -265,6 +285,8 @@ class Dialog:
                 continue
             del pending[request_id]
             link.bytes -= operation.size
+            if self.near is not None:
+                self.near.learn(operation.request, reply)
             replies.append((operation.token, reply))
         if ledger.low not in pending:
             ledger.raise_low()
@@ -283,6 +305,8 @@ class Dialog:
                     self._remap(now_ns)
             case _ if link.lane is None:
                 raise RemoteProtocolError(f"a {type(message).__name__} came on a subscription to the map")
+            case NearLease() | Invalidate() if self.near is not None:
+                self.near.take(link, message, self._shift)
             case _ if isinstance(operation, Gathering):
                 self._take_part(link, message, operation, now_ns)
             case _ if operation is None or operation.link is not link:
@@ -290,6 +314,10 @@ class Dialog:
                     raise RemoteProtocolError("a reply to a request that was never made")
             case wire.Redirect() | wire.Overloaded():
                 self._refused(operation, link, message, now_ns)
+            case Held() if self.near is not None and type(operation.request) is wire.Get:
+                session = self.near.fill(link, operation.request, message)
+                self._dispatcher.finish(operation)
+                self.replies.append((operation.token, session))
             case wire.Unknowable() if operation.kind.mutation:
                 self._fail_unknowable(operation, message)
             case wire.Failed():
@@ -306,6 +334,8 @@ class Dialog:
             self._follower.maintain(now_ns)
             return
         self._lanes.greeted(lane)
+        if self.near is not None:
+            self.near.greeted(link)
         self.clock.heard(hello.sender, hello.clock_us, now_ns)
         self._follower.heard(now_ns)
         self._dispatcher.drain(lane, now_ns)
@@ -405,7 +435,8 @@ class Dialog:
             self._forget_partial_replies()
         unused = self._lanes.update(router)
         self._by_shard, self._shift = self._lanes.by_shard, self._lanes.shift
-        moved, aborted = self._sort_moved(router.map.version, recounted=recounted)
+        version = router.map.version
+        moved, aborted = moves.sort_moved(self._ledger, self._lanes, version, recounted=recounted)
         for link in aborted:
             self.board.abort(link)
             if link.lane is not None:
@@ -434,35 +465,6 @@ class Dialog:
                 operation.sessions = []
             else:
                 operation.wait_version = 0
-
-    def _sort_moved(self, version: int, *, recounted: bool) -> tuple[list[Operation], list[Link]]:
-        """Return the operations to dispatch by the new map, and the links to reset first.
-
-        A mutation that is unanswered on a connection to a former primary might still arrive there after its
-        repeat elsewhere. So that connection is reset first, and everything else on it is repeated too.
-        """
-        moved: list[Operation] = []
-        aborted: dict[Link, None] = {}
-        for operation in self._ledger.pending.values():
-            if isinstance(operation, Gathering):
-                for link, shards in operation.asked.items():
-                    root = None if link.lane is None else link.lane.root
-                    if recounted or any(self._by_shard[shard] is not root for shard in shards):
-                        aborted[link] = None
-            elif self._must_move(operation, version):
-                if operation.link is not None and operation.kind.mutation:
-                    aborted[operation.link] = None
-                else:
-                    moved.append(operation)
-        return [each for each in moved if each.link not in aborted], list(aborted)
-
-    def _must_move(self, operation: Operation, version: int) -> bool:
-        lane = self._lanes.lane_of(operation.request.point)
-        if operation.link is not None:
-            return operation.link.lane is None or operation.link.lane.root is not lane
-        if operation.retry_ns:
-            return redirects.is_settled(operation, lane, version)
-        return True
 
     # --- endings -----------------------------------------------------------------------------------------
 

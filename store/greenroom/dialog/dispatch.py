@@ -16,6 +16,7 @@ from greenroom.dialog.clocks import ClusterClock
 from greenroom.dialog.lanes import Lanes
 from greenroom.dialog.ledger import Ledger
 from greenroom.dialog.links import Lane, Link, Switchboard
+from greenroom.dialog.near import NearCache
 from greenroom.dialog.operations import AnyOperation, Gathering, Operation, stamp
 from greenroom.errors import LocalProtocolError, UsageError
 from greenroom.framing import ARRAY_BYTES_MAX, FRAME_BYTES_MAX, encode, encode_message, too_long
@@ -32,6 +33,7 @@ class DialogSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     `link_bytes_max` limits what is unanswered on one connection, `waiting_bytes_max` what waits to be sent.
     `zone` is the one in which this process runs, if that is known.
+    `near_sessions` and `near_eager` are those of the near cache, see `near`.
     """
 
     seeds: tuple[str, ...]
@@ -40,6 +42,8 @@ class DialogSettings(msgspec.Struct, frozen=True, kw_only=True):
     operations_max: int = 10_000
     link_bytes_max: int = 8 << 20
     waiting_bytes_max: int = 64 << 20
+    near_sessions: int = 0
+    near_eager: bool = False
     frame_bytes_max: int = FRAME_BYTES_MAX
     zone: str = ""
 
@@ -47,7 +51,7 @@ class DialogSettings(msgspec.Struct, frozen=True, kw_only=True):
 class Dispatcher:
     """Sends operations, or has them wait until they can be sent; `waiting_bytes` is what waits.
 
-    `first_bytes_max` is the limit of a first attempt's frame.
+    `first_bytes_max` is the limit of a first attempt's frame. `near` is None without a near cache.
     """
 
     def __init__(
@@ -58,8 +62,12 @@ class Dispatcher:
         ledger: Ledger,
         clock: ClusterClock,
         random: Random,
+        near: NearCache | None = None,
     ) -> None:
         self.waiting_bytes = 0
+        self.near = near
+        if near is not None:
+            near.send = board.write
         self._frame_bytes_max = settings.frame_bytes_max
         self.first_bytes_max = settings.frame_bytes_max - STAMP_BYTES
         self._link_bytes_max = settings.link_bytes_max
@@ -100,6 +108,9 @@ class Dispatcher:
 
     def send(self, link: Link, request: wire.Frame, limit: int) -> int:
         """Queue a request on a ready link; return its size. Raises UsageError if that is over the limit."""
+        near = self.near
+        if near is not None:
+            request = near.leaving(link, request)
         # As `encode_message` does, without the call: this is done for every request.
         encoded = encode(request)
         size = len(encoded)
@@ -111,6 +122,8 @@ class Dispatcher:
             self._board.dirty.append(link)
         link.bytes += size
         self._board.queued_bytes += size
+        if near is not None:
+            near.left(link)
         return size
 
     def measure(self, request: wire.Frame) -> int:

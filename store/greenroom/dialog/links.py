@@ -107,14 +107,30 @@ class Lane:
         return f"the primary at {self.actor.address} did not accept the connection in time"
 
 
+class Lease:
+    """How long what came on a connection may be shown without asking; see `near`.
+
+    `rem_ns` is how long the newest lease was. `asked_ns`: when the unanswered beacon was queued, 0 if there
+    is none; `tried_ns`: when the newest one was.
+    """
+
+    __slots__ = ("asked_ns", "rem_ns", "tried_ns", "until_ns")
+
+    def __init__(self) -> None:
+        self.until_ns = 0
+        self.rem_ns = 0
+        self.asked_ns = 0
+        self.tried_ns = 0
+
+
 class Link:
     """One connection. `lane` is None for a subscription to the map.
 
     The encoded `greeting`, then the messages in `out`, wait to be written. `asked` is our hello, with what
-    `challenge` adds to it. `agreement` is what both sides speak, once it is `greeted`. `bytes`
-    counts what was sent and is unanswered. By `deadline_ns` it must be open. `alone` is the id of the last
-    request on a link for suspects. `brought` says whether a subscription has brought a map of the cluster
-    whose map is held.
+    `challenge` adds to it. `agreement` is what both sides speak, once it is `greeted`. `bytes` counts what
+    was sent and is unanswered. By `deadline_ns` it must be open. `alone` is the id of the last request on a
+    link for suspects. `lease` is None where nothing is held for this connection. `brought` says whether a
+    subscription has brought a map of the cluster whose map is held.
     """
 
     __slots__ = (
@@ -133,6 +149,7 @@ class Link:
         "greeting",
         "id",
         "lane",
+        "lease",
         "opened",
         "out",
         "peer",
@@ -157,6 +174,7 @@ class Link:
         self.alone = 0
         self.asked_whole_ns = 0
         self.brought = False
+        self.lease: Lease | None = None
 
 
 class Switchboard:

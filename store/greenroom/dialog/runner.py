@@ -126,6 +126,15 @@ class DialogRunner(ABC):
             self._flush_due = True
             self._schedule_flush()
 
+    def hit(self, point: int, digest: bytes) -> wire.Session | None:
+        """Return a session that is kept here and may be shown now, else None; see `Dialog.hit`."""
+        dialog = self.dialog
+        session = dialog.hit(point, digest)
+        if dialog.board.dirty and not self._flush_due:  # it asks for the lease again
+            self._flush_due = True
+            self._schedule_flush()
+        return session
+
     def _flush(self) -> None:
         """Send everything queued in this iteration, in one write per connection."""
         self._flush_due = False

@@ -8,7 +8,8 @@ import logging
 import os
 import time
 from abc import abstractmethod
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from greenroom import wire
@@ -37,6 +38,13 @@ def wall_us() -> int:
 def elapsed_ns() -> int | None:
     """Return a clock that is never set and runs on while the host is suspended; None if there is none."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else None
+
+
+def boot_clock() -> Callable[[], int] | None:
+    """Return what reads such a clock for the near cache; None if there is none."""
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        return None
+    return partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME)
 
 
 OneConnection = TypeVar("OneConnection", bound=Connection)

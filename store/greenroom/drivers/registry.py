@@ -69,6 +69,11 @@ class Registry:
         """Return the runner of the running loop, if it has one."""
         return self._runners.get(running_loop())
 
+    def all(self) -> list[_AnyRunner]:
+        """Return every runner."""
+        with self._lock:
+            return list(self._runners.values())
+
     def take_all(self) -> list[_AnyRunner]:
         """Return every runner and forget them."""
         with self._lock:

@@ -14,7 +14,8 @@ SECOND_US = 1_000_000
         ({"grace_seconds": 1.1}, "raise grace_seconds"),
         ({"lease_seconds": 1.2}, "lower lease_seconds"),
         ({"beacon_seconds": 0.51}, "beacon_seconds"),
-        *(({name: 0}, name) for name in HostSettings.__struct_fields__),
+        ({"near_seconds": 1.1}, "lower near_seconds"),
+        *(({name: 0}, name) for name in HostSettings.__struct_fields__ if name != "near_seconds"),
     ],
 )
 def test_settings_that_would_break_a_promise_are_refused(names: dict[str, float], said: str) -> None:

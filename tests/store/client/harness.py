@@ -9,7 +9,9 @@ import msgspec
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry, delta_between
 from greenroom.dialog import Abort, Close, Dialog, DialogSettings, Open, operations
+from greenroom.dialog.near import NearCache
 from greenroom.framing import FrameBuffer, encode_frames, encode_greeting, messages_decoder
+from greenroom.near_messages import NearBeacon, NearLease, NearRequest
 
 MS = 1_000_000
 SECOND = 1_000_000_000
@@ -19,7 +21,7 @@ SEEDS = ("node1:1", "node2:1")
 SHARDS = 4
 
 _decode_greeting = msgspec.msgpack.Decoder(wire.Hello).decode
-_decode_messages = messages_decoder(wire.ClientMessage).decode
+_decode_messages = messages_decoder(wire.ClientMessage | NearRequest).decode
 
 
 def point(shard: int) -> int:
@@ -44,9 +46,14 @@ def cluster_map(primaries: str = "ABAB", version: int = 1, lineage: int = 1, **c
 class Script:
     """Drives one dialog. Links are named by their numbers; `sent` keeps what was written on each."""
 
-    def __init__(self, seeds: tuple[str, ...] = SEEDS, **settings: Any) -> None:
+    def __init__(
+        self, seeds: tuple[str, ...] = SEEDS, near: NearCache | None = None, **settings: Any
+    ) -> None:
         self.now = SECOND
-        self.dialog = Dialog(lambda size: b"c" * size, DialogSettings(seeds=seeds, **settings), Random(7))
+        known = DialogSettings(seeds=seeds, **settings)
+        self.dialog = Dialog(lambda size: b"c" * size, known, Random(7), near)
+        self.features: tuple[str, ...] = wire.FEATURES if near is not None else ()
+        """What actors have besides the version, by their hellos."""
         self.opening: dict[int, str] = {}
         self.open: dict[int, str] = {}
         self.aborted: list[int] = []
@@ -124,7 +131,14 @@ class Script:
         target = self.sent[number][0].target
         self.send(
             number,
-            wire.Hello(wire.PROTOCOL_VERSION, 1, "greenroom", "actor", sender or target or address.encode()),
+            wire.Hello(
+                wire.PROTOCOL_VERSION,
+                1,
+                "greenroom",
+                "actor",
+                sender or target or address.encode(),
+                features=self.features,
+            ),
         )
         return number
 
@@ -234,7 +248,10 @@ def connected(primaries: str = "ABAB", **settings: Any) -> tuple[Script, int, in
             links.append(0)
     for link in links:
         for request in script.requests(link):
-            script.send(link, wire.Missing(request.request_id))
+            if isinstance(request, NearBeacon):
+                script.send(link, NearLease(request.sent_ns, 0))
+            else:
+                script.send(link, wire.Missing(request.request_id))
     assert all(isinstance(script.outcome(each), wire.Missing) for each in first)
     for link in links:
         script.sent.get(link, []).clear()

@@ -41,6 +41,7 @@ def administer(
             grantable_bytes=max(memory.free_bytes, 0),
             refusing=memory.refusing(now_ns),
             namespaces=namespaces,
+            near=resources.near.use,
         )
         context.effects.append(ReplyToClient(connection, message))
         return

@@ -55,9 +55,8 @@ def put_off(
 
 def _refuse(context: Context, waiting: CostlyRequest) -> None:
     reason = "too many costly requests of this host wait: ask for less at once, keep sessions small"
-    context.effects.append(
-        ReplyToClient(waiting.connection, wire.Overloaded(waiting.request.request_id, reason))
-    )
+    request_id: int = waiting.request.request_id  # type: ignore[union-attr]  # what is costly has one
+    context.effects.append(ReplyToClient(waiting.connection, wire.Overloaded(request_id, reason)))
 
 
 def _size_if_costly(request: Request, replicas: Sequence[Replica | None]) -> int:

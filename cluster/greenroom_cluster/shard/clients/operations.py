@@ -6,6 +6,7 @@ import msgspec
 
 from greenroom import wire
 from greenroom.identities import DEFAULT_NAMESPACE, NAME_CHARACTERS_MAX, NAME_PATTERN
+from greenroom.near_messages import NearRequest
 from greenroom_cluster.shard.state.records import StoredSession, Within
 
 
@@ -65,5 +66,5 @@ class ShardPart(wire.Frame, frozen=True, tag=50):
 
 
 Operation: TypeAlias = wire.DropRecord | CopyShard | Freeze | EndSessions
-Request: TypeAlias = wire.Request | Within | CopyShard | Freeze
+Request: TypeAlias = wire.Request | NearRequest | Within | CopyShard | Freeze
 """All that an actor is asked, but by its peers."""

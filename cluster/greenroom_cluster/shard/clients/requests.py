@@ -9,6 +9,7 @@ import msgspec
 
 from greenroom import wire
 from greenroom.ids import POINT_BITS
+from greenroom.near_messages import GetNear, NearAck, NearBeacon, NearRequest, Unhold
 from greenroom_cluster.shard.clients.administration import administer
 from greenroom_cluster.shard.clients.copies import FROZEN, ShardCopies
 from greenroom_cluster.shard.clients.costly import BRINGING, FANOUTS, hold_costly, put_off
@@ -26,12 +27,14 @@ from greenroom_cluster.shard.limits.fairness import (
     FairShare,
 )
 from greenroom_cluster.shard.roles.accepts import ACCEPTS, READS, WRITES
+from greenroom_cluster.shard.roles.near_reads import read_near
 from greenroom_cluster.shard.roles.replicas import Replicas
 from greenroom_cluster.shard.roles.role import InputKind
 from greenroom_cluster.shard.state.namespaces import enclosed
 from greenroom_cluster.shard.state.records import Within
 
-_SPECIAL = FANOUTS | {Within, wire.DeleteByHandle, wire.Inspect, wire.DropRecord, CopyShard, Freeze}
+_NEAR = frozenset({GetNear, NearBeacon, NearAck, Unhold})
+_SPECIAL = FANOUTS | _NEAR | {Within, wire.DeleteByHandle, wire.Inspect, wire.DropRecord, CopyShard, Freeze}
 """Requests that are no plain reads and writes of the session with their digest."""
 
 
@@ -58,9 +61,11 @@ class Requests:
         """Serve the next waiting request, if one may go on."""
         waiting = self.fair.take(now_ns)
         if waiting is not None:
+            self._step.late = True
             self._serve(
                 now_ns, wall_us, waiting.connection, waiting.client, waiting.identity, [waiting.request]
             )
+            self._step.late = False
 
     def spent(self, now_ns: int, spent_ns: int) -> Sequence[str]:
         """Take in how long the latest step took; return who is charged for it.
@@ -117,12 +122,14 @@ class Requests:
                     self._fan_out(now_ns, wall_us, connection, client, request)  # type: ignore[arg-type]  # kind says which
                 elif kind is wire.DeleteByHandle:
                     self._delete_by_handle(now_ns, wall_us, connection, client, request)  # type: ignore[arg-type]  # as above
+                elif kind in _NEAR:
+                    self._serve_near(now_ns, wall_us, connection, client, request)  # type: ignore[arg-type]  # kind says which
                 elif kind is Within:
                     self._serve_within(now_ns, wall_us, connection, client, identity, request)  # type: ignore[arg-type]  # as above
                 elif kind is CopyShard:
                     self.copies.read(now_ns, connection, request)  # type: ignore[arg-type]  # kind says which
                 elif kind is Freeze:
-                    self.copies.freeze(request.request_id, connection)
+                    self.copies.freeze(request.request_id, connection)  # type: ignore[union-attr]  # as above
                 else:
                     administer(self._resources, self._replicas, now_ns, wall_us, connection, request)  # type: ignore[arg-type]  # as above
                 continue
@@ -130,11 +137,36 @@ class Requests:
             replica = replicas[point >> shift] if replicas and not point >> POINT_BITS else None
             serve = None if replica is None else (READS if kind is get else WRITES)[replica.role]
             if serve is None or replica is None:
-                context.effects.append(ReplyToClient(connection, context.redirect(request.request_id)))
+                redirect = context.redirect(request.request_id)  # type: ignore[union-attr]  # it has an id, too
+                context.effects.append(ReplyToClient(connection, redirect))
             elif step.walked_items > WALKED_ITEMS_MAX and kind in BRINGING:
                 put_off(context, self.fair, now_ns, connection, client, identity, request)  # type: ignore[arg-type]  # kind says which
             else:
                 serve(replica.primary or replica, now_ns, wall_us, connection, client, request)
+
+    def _serve_near(
+        self, now_ns: int, wall_us: int, connection: int, client: bytes, request: NearRequest
+    ) -> None:
+        leases = self._resources.near
+        match request:
+            case NearBeacon(sent_ns=sent_ns):
+                leases.beacon(now_ns, connection, sent_ns)
+            case NearAck(number=number):
+                leases.acknowledge(now_ns, wall_us, connection, number)
+            case Unhold(digests=digests):
+                leases.unhold(connection, digests)
+            case GetNear(point=point):
+                replicas = self._replicas.by_shard
+                replica = replicas[point >> self._shift] if replicas and not point >> POINT_BITS else None
+                if replica is not None and replica.primary is not None:
+                    read_near(self._resources, replica.primary, now_ns, wall_us, connection, client, request)
+                else:
+                    serve = None if replica is None else READS[replica.role]
+                    if serve is None:
+                        redirect = self._context.redirect(request.request_id)
+                        self._context.effects.append(ReplyToClient(connection, redirect))
+                    else:
+                        serve(replica, now_ns, wall_us, connection, client, request)
 
     def _serve_within(
         self,
@@ -179,10 +211,11 @@ class Requests:
     def _refuse_clients(self, connection: int, requests: Sequence[Request]) -> list[Request]:
         """Refuse what is not an operator's, and return what is."""
         for request in requests:
-            if not isinstance(request, wire.Inspect | Operation):
+            if not isinstance(request, wire.Inspect | Operation | NearBeacon | NearAck | Unhold):
                 reply = wire.Overloaded(request.request_id, FROZEN)
                 self._context.effects.append(ReplyToClient(connection, reply))
-        return [request for request in requests if isinstance(request, wire.Inspect | Operation)]
+        kept = wire.Inspect | Operation | NearBeacon | NearAck | Unhold
+        return [request for request in requests if isinstance(request, kept)]
 
     def _fan_out(
         self, now_ns: int, wall_us: int, connection: int, client: bytes, asked: wire.Fanout | Within
@@ -210,10 +243,11 @@ class Requests:
                 serve(replica.primary, now_ns, wall_us, gather, client, logged)
         gather.seal(context.effects)
 
-    def connection_closed(self, _now_ns: int, _wall_us: int, event: ConnectionClosed) -> None:
+    def connection_closed(self, now_ns: int, _wall_us: int, event: ConnectionClosed) -> None:
         """Forget waiting requests of a connection that is gone."""
         self.fair.drop(event.connection)
         self.copies.close(event.connection)
+        self._resources.near.connection_closed(now_ns, event.connection)
         for replica in self._replicas.by_shard:
             if replica is not None and replica.primary is not None:
                 replica.primary.drop_connection(event.connection)

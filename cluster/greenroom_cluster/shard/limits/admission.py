@@ -16,6 +16,7 @@ from greenroom.fields import DATA_BYTES_MAX, LABEL_BYTES_MAX, USER_ID_BYTES_MAX
 from greenroom.scan.bounds import MalformedError
 from greenroom.scan.checks import check_data, check_values
 from greenroom.scan.plain import NOT_PLAIN, openings, plain_value
+from greenroom_cluster.shard.disk_log import is_ending
 from greenroom_cluster.shard.limits.fairness import COSTLY_BYTES
 from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.state.copy import Copy
@@ -264,3 +265,17 @@ def _malformed(step: Step, command: wire.Patch | wire.Rotate) -> wire.Failed | N
         step.walked_items += error.walked_items
         return wire.Failed(command.request_id, wire.FailureCode.INVALID, str(error))
     return None
+
+
+def refused_by_disk(command: Write, slot: str) -> wire.EncodedReply | None:
+    """Return why a command is not logged while the disk of that slot is nearly full, unless it ends.
+
+    None without a slot.
+    """
+    if not slot or is_ending(command):
+        return None
+    reason = f"the disk of actor {slot} is nearly full: make room there, or give the node a larger disk"
+    if command.age_ms:
+        # An earlier attempt may still be on its way here, so nobody can say that nothing was applied.
+        return wire.Overloaded(command.request_id, reason)
+    return wire.Failed(command.request_id, wire.FailureCode.FULL, reason)

@@ -113,6 +113,7 @@ class Outgoing:
         "knows_namespaces",
         "lapsed",
         "lease_until_ns",
+        "near_ns",
         "offered_bytes",
         "peer",
         "recipients",
@@ -159,6 +160,8 @@ class Outgoing:
         self.grant_seen = 0
         # None: nobody has been reached yet. Another release in its place is another incarnation.
         self.knows_namespaces: bool | None = None
+        # For how long the peer would wait before it shows what clients may not know of.
+        self.near_ns = 0
         context.effects.append(Connect(peer, self._address, bulk=False))
 
     # --- membership -----------------------------------------------------------------------------------------
@@ -231,7 +234,7 @@ class Outgoing:
             source = recipient.source
             commits.append((shard, source.epoch, source.committed, source.clock.last_us))
         self.commits_due.clear()
-        message = Beacon(now_ns, self.refusals_seen, tuple(commits), self.grant_seen)
+        message = Beacon(now_ns, self.refusals_seen, tuple(commits), self.grant_seen, self._context.near_ns)
         self._context.effects.append(Send(self.peer, message))
 
     def on_beacon_ok(self, message: BeaconOk) -> list[int]:
@@ -244,6 +247,7 @@ class Outgoing:
         self.lease_until_ns = max(self.lease_until_ns, until_ns)
         self.lapsed = False
         self.refusals_seen = max(self.refusals_seen, message.refusal)
+        self.near_ns = max(self.near_ns, message.near_ns)
         self._take_grant(message)
         left = []
         for shard, epoch in message.refused:

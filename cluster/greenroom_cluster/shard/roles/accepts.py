@@ -45,11 +45,14 @@ def _serve_part(
 
 
 def _reply_suspended(
-    replica: Replica, _now_ns: int, _wall_us: int, origin: int, client: bytes, request: Any
+    replica: Replica, now_ns: int, _wall_us: int, origin: int, client: bytes, request: Any
 ) -> None:
     context, suspension = replica.context, replica.suspension
     assert suspension is not None
     reply = suspension.reply_to(client, request, replica.table.clients, context.map_version)
+    if now_ns < replica.quiet_until_ns and not isinstance(reply, wire.Redirect):
+        # Clients may show what was before the change of which a kept reply tells.
+        reply = wire.Overloaded(request.request_id, suspension.reason)
     context.effects.append(ReplyToClient(origin, reply))
 
 

@@ -13,6 +13,7 @@ from greenroom_cluster.shard.effects import Send
 from greenroom_cluster.shard.joining.continuation import Continuation, Departed
 from greenroom_cluster.shard.joining.snapshot import SnapshotSender
 from greenroom_cluster.shard.messages import SnapshotOk, SnapshotRefused
+from greenroom_cluster.shard.near.served import Near
 from greenroom_cluster.shard.pairs.outgoing import Recipient
 from greenroom_cluster.shard.pairs.replication import Replication
 from greenroom_cluster.shard.resources import Resources
@@ -47,6 +48,7 @@ class Membership:
         "catching_up",
         "draining",
         "joiner",
+        "near",
         "opened",
         "quiet_until_ns",
         "refusal",
@@ -71,6 +73,7 @@ class Membership:
         self.transfer: SnapshotSender | Continuation | None = None
         self._offered: Departed | None = None
         self.opened: OpenProposal | None = None
+        self.near: Near | None = None
         self.catching_up = False
         self.draining = False
         self.quiet_until_ns = 0
@@ -80,14 +83,15 @@ class Membership:
 
     # --- what was decided -----------------------------------------------------------------------------------
 
-    def keep_quiet(self, now_ns: int) -> None:
-        """Serve nothing for one grace: the former primary may hold a promise made just now."""
-        self.quiet_until_ns = self._join_due_ns = now_ns + self._context.grace_ns
+    def keep_quiet(self, until_ns: int) -> None:
+        """Serve nothing until then: the former primary may hold a promise, or clients what it answered."""
+        self.quiet_until_ns = self._join_due_ns = until_ns
 
     def reconfigure(self, now_ns: int) -> None:
         """Make the replica's members the recipients."""
         copy, replication = self._copy, self._replication
         self.opened = None
+        self._stop_draining()
         self.draining = self.quiet_until_ns > 0
         backups = copy.members[1:]
         joiner = self.joiner
@@ -252,6 +256,8 @@ class Membership:
             return
         surplus = [peer for peer in copy.members[1:] if peer not in wanted]
         if wanted[0] != copy.members[0]:
+            if self.near is not None and not self.near.leave(now_ns):
+                return
             self.draining = True
             self.hand_over_if_drained(now_ns)
             return
@@ -278,6 +284,8 @@ class Membership:
         copy.become_handing_over()
 
     def _stop_draining(self) -> None:
+        if self.near is not None:
+            self.near.leaving = False
         if not self.quiet_until_ns:
             self.draining = False
 
@@ -428,6 +436,8 @@ class Membership:
         joiner, transfer, copy = self.joiner, self.transfer, self._copy
         if joiner is None or self.opened is not None or joiner.acknowledged < copy.committed:
             return
+        if self.near is not None and not self.near.may_add(joiner.pair, now_ns):
+            return  # from now on nothing is held here, and what is held is over soon
         assert transfer is not None
         self.catching_up = False
         peer = joiner.pair.peer

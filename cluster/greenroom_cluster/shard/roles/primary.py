@@ -9,7 +9,7 @@ commit it.
 """
 
 from collections import deque
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 
@@ -17,13 +17,14 @@ from greenroom import wire
 from greenroom.fields import LIST_LIMIT_MAX
 from greenroom.ids import DIGEST_BYTES
 from greenroom_cluster.shard.context import OpenProposal
-from greenroom_cluster.shard.disk_log import is_ending
 from greenroom_cluster.shard.effects import ReplyToClient
 from greenroom_cluster.shard.fanout import Gather
-from greenroom_cluster.shard.limits.admission import OPENING, SMALL_BYTES, Admission, Write
+from greenroom_cluster.shard.limits.admission import OPENING, SMALL_BYTES, Admission, Write, refused_by_disk
 from greenroom_cluster.shard.limits.eviction import Eviction
 from greenroom_cluster.shard.limits.namespace_growth import growth_of
 from greenroom_cluster.shard.limits.paging import LONG, Long, Paging
+from greenroom_cluster.shard.near.barriers import Origin, Read
+from greenroom_cluster.shard.near.served import Near
 from greenroom_cluster.shard.pairs.replication import Replication
 from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.roles.membership import Membership
@@ -37,9 +38,6 @@ from greenroom_cluster.shard.state.records import Expire, Within, asked
 from greenroom_cluster.shard.state.stored import expiry_of, reply_with
 from greenroom_cluster.shard.step import MARK_EPOCH, MARK_SEQUENCE, MARK_SHARD
 
-Origin: TypeAlias = int | Gather
-Read: TypeAlias = wire.Get | wire.ListByUser
-
 
 class Primary:
     """The primary's side of one replica. An origin is a client connection or a `Gather`."""
@@ -47,7 +45,7 @@ class Primary:
     __slots__ = (
         *("_disk", "_releases", "_rereads", "_step", "_upkeep", "_waiting"),
         *("admission", "clock", "context", "copy", "eviction", "growth"),
-        *("held", "log", "membership", "paging", "replication", "shard"),
+        *("held", "log", "membership", "near", "paging", "replication", "shard"),
         *("table",),
     )
 
@@ -60,6 +58,8 @@ class Primary:
         self.clock = copy.clock
         self._step = resources.step
         self._disk = resources.disk
+        # None until a client wants to hold something, see `near_reads`.
+        self.near: Near | None = None
         self.held: deque[tuple[Origin, bytes, Read | Write | Within]] = deque()
         # Who waits for the reply to a logged command, by client and request id.
         self._waiting: dict[tuple[bytes, int], tuple[Origin, Write]] = {}
@@ -108,6 +108,8 @@ class Primary:
             return
         time_us = self.clock.read(now_ns, wall_us)
         if type(request) is wire.Get:
+            if self.near is not None and self.near.read(origin, request, time_us):
+                return
             stored = self.table.sessions.get(request.digest)
             if stored is None:
                 self.reply(origin, wire.Missing(request.request_id))
@@ -117,6 +119,8 @@ class Primary:
                 self._expire_first(now_ns, time_us, (request.digest,), origin, request)
             return
         assert isinstance(request, wire.ListByUser)
+        if self.near is not None and self.near.hold_listing(origin, request):
+            return
         self._list(now_ns, time_us, origin, request)
 
     def _list(self, now_ns: int, time_us: int, origin: Origin, request: wire.ListByUser) -> None:
@@ -181,7 +185,7 @@ class Primary:
         kind, admission, size = type(command), self.admission, record_bytes(within or command)
         refusal = admission.refusal(now_ns, known, command, size)
         if refusal is None and self._disk is not None and self.context.short:
-            refusal = self._refused_by_disk(command, replication.short_of_disk)
+            refusal = refused_by_disk(command, replication.short_of_disk)
         if refusal is not None:
             self.reply(origin, refusal)
             return
@@ -196,6 +200,8 @@ class Primary:
         if kind in OPENING or size > SMALL_BYTES or kind is wire.Clean:
             admission.logged(sequence, command, size)
         waiting[key] = (origin, command)
+        if self.near is not None:
+            self.near.appended(now_ns, origin, command, sequence)
 
     def submit_within(self, now_ns: int, wall_us: int, origin: Origin, client: bytes, within: Within) -> None:
         """Log a write of a namespace other than `default`."""
@@ -232,20 +238,6 @@ class Primary:
             within = Within(within.namespace, command)
             self.submit(now_ns, wall_us, origin, client, bare(within), within)
 
-    @staticmethod
-    def _refused_by_disk(command: Write, slot: str) -> wire.EncodedReply | None:
-        """Return why a command is not logged while the disk of that slot is nearly full, unless it ends.
-
-        None without a slot.
-        """
-        if not slot or is_ending(command):
-            return None
-        reason = f"the disk of actor {slot} is nearly full: make room there, or give the node a larger disk"
-        if command.age_ms:
-            # An earlier attempt may still be on its way here, so nobody can say that nothing was applied.
-            return wire.Overloaded(command.request_id, reason)
-        return wire.Failed(command.request_id, wire.FailureCode.FULL, reason)
-
     def _repeats(self, origin: Origin, known: Client, command: Write) -> bool:
         """Repeat the kept reply to a request; return False if there is none."""
         request_id = command.request_id
@@ -255,7 +247,7 @@ class Primary:
         kept = known.replies.get(request_id)
         if kept is None or self.membership.quiet_until_ns:
             return False
-        self.reply(origin, kept.reply if is_reply_to(kept, command) else _another(request_id))
+        self._show(origin, kept.reply if is_reply_to(kept, command) else _another(request_id), command)
         return True
 
     def _pages(self, origin: Origin, client: bytes, command: Write, within: Within | None) -> bool:
@@ -312,6 +304,13 @@ class Primary:
             assert isinstance(origin, Gather)
             origin.add(self.shard, reply, self.context.effects)
 
+    def _show(self, origin: Origin, reply: wire.EncodedReply, asked_for: Any) -> None:
+        """Send a reply that shows what is applied, once nobody may show what was before."""
+        if self.near is None:
+            self.reply(origin, reply)
+        else:
+            self.near.send(origin, reply, asked_for)
+
     def _hold(self, origin: Origin, client: bytes, request: Read | Write | Within) -> None:
         settings = self.context.settings
         size = 0 if isinstance(request, Read) else record_bytes(request)
@@ -335,6 +334,7 @@ class Primary:
         held, self.held = self.held, deque()
         self.copy.held_bytes = 0
         self.copy.count()
+        self._step.late = True
         for origin, client, request in held:
             if isinstance(request, Read):
                 self.read(now_ns, wall_us, origin, client, request)
@@ -344,6 +344,7 @@ class Primary:
                 self.submit_within(now_ns, wall_us, origin, client, request)
             else:
                 self.submit(now_ns, wall_us, origin, client, request)
+        self._step.late = False
 
     # --- the log --------------------------------------------------------------------------------------------
 
@@ -379,7 +380,8 @@ class Primary:
         """Apply the log up to a record, or as far as one step may, and reply; return reads to serve again."""
         copy, log, table = self.copy, self.log, self.table
         admission, paging = self.admission, self.paging
-        apply, walked, waiting = table.apply, table.walked, self._waiting
+        walked, waiting, near = table.walked, self._waiting, self.near
+        apply = table.apply if near is None else near.apply
         paged, effects, mark = paging.under_way, self.context.effects, self._step.mark
         again: list[tuple[Origin, Read]] = []
         needed = self.replication.needed_after(target)
@@ -401,7 +403,9 @@ class Primary:
                 admission.applied(sequence)
             asker = waiting.pop((record.client, reply.request_id), None)
             if asker is not None:
-                if type(asker[0]) is int:
+                if near is not None:
+                    near.send(asker[0], reply, asker[1])
+                elif type(asker[0]) is int:
                     effects.append(ReplyToClient(asker[0], reply))
                 else:
                     self.reply(asker[0], reply)
@@ -481,6 +485,8 @@ class Primary:
             self.reply(origin, self.context.redirect(read.request_id))
         self._waiting.clear()
         self._rereads.clear()
+        if self.near is not None:
+            self.near.close()
         self.admission.close()
         self.eviction.close()
         self.membership.close()

@@ -13,6 +13,7 @@ from greenroom_cluster.coordination.messages import Decision
 from greenroom_cluster.shard.context import OpenProposal
 from greenroom_cluster.shard.joining.snapshot import SnapshotReceiver
 from greenroom_cluster.shard.messages import SnapshotChunk
+from greenroom_cluster.shard.near.leases import drifted
 from greenroom_cluster.shard.pairs.incoming import Incoming
 from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.roles.primary import Primary
@@ -22,6 +23,8 @@ from greenroom_cluster.shard.state.copy import Copy
 from greenroom_cluster.shard.state.stored import expiry_of
 
 TAKEOVER = "takeover"
+RECOVERED = "recovered from disk"
+STARTED = "started"
 KEPT_RECORDS = 1024
 """How many records are kept for former members that may come back with their directories."""
 
@@ -39,6 +42,7 @@ class Replica(Copy):
         "opened",
         "primary",
         "primary_directory",
+        "quiet_until_ns",
         "receiver",
         "recovered",
         "resources",
@@ -61,6 +65,8 @@ class Replica(Copy):
         self.primary_directory = b""
         self.awaited: set[bytes] = set()
         self.told = 0
+        # Until then clients may show what a former primary has answered, if this one has just taken over.
+        self.quiet_until_ns = 0
 
     @property
     def inherits(self) -> bool:
@@ -172,12 +178,13 @@ class Replica(Copy):
         if self.suspension is not None:
             # Even if the map has forgotten the suspect, as a map of a new lineage may.
             former, suspect = self.suspension.former, self.suspension.suspect
-        reason = "started"
+        reason = STARTED
         if self.recovered:
-            reason, former = "recovered from disk", b"" if suspect is None else suspect.actor
+            reason, former = RECOVERED, b"" if suspect is None else suspect.actor
         elif self.primary_incarnation:
             reason = "handed over" if len(self.members) > 1 else TAKEOVER
             self._incoming(now_ns).refuse(self.shard, before)
+        self.quiet_until_ns = self._quiet_until_ns(now_ns, reason)
         # Within one lineage the former primary has stopped before. Of a new lineage it may not have heard.
         usurping = self.doubted and self.primary_incarnation != b""
         self.primary_incarnation = b""
@@ -197,6 +204,23 @@ class Replica(Copy):
         kept_from = max(kept_from, self.log.appended - KEPT_RECORDS)
         for directory in () if usurping else directories:
             self.primary.replication.depart(directory, kept_from, now_ns)
+
+    def _quiet_until_ns(self, now_ns: int, reason: str) -> int:
+        """Return until when clients may show what was answered before this is the primary, 0 if none may.
+
+        Whoever hands over has waited for them. What a backup does not back any more, clients do not show for
+        longer than the primary may answer.
+        """
+        if reason == TAKEOVER:
+            incoming = self._incoming(now_ns)
+            rest_ns = max(incoming.heard_ns, self.since_ns) + self.context.grace_ns
+            until_ns = min(now_ns + drifted(incoming.near_ns), rest_ns) if incoming.near_ns else 0
+        elif reason == RECOVERED or (reason == STARTED and self.epoch > 1):
+            lease_ns = self.resources.near.lease_ns
+            until_ns = now_ns + drifted(lease_ns) if lease_ns else 0
+        else:
+            until_ns = 0
+        return until_ns if until_ns > now_ns else 0
 
     def become_suspended(self, former: bytes, suspect: SuspectRecord, reason: str) -> None:
         """Stop before the record on which the former primary died or hung."""
@@ -277,8 +301,10 @@ class Replica(Copy):
         replication = self.primary.replication
         replication.copy_first = copy_first and replication.behind
         self.context.transition(self.shard, self.epoch, self.role.value, reason)
-        if usurping:
-            self.primary.membership.keep_quiet(now_ns)
+        quiet_until_ns = now_ns + self.context.grace_ns if usurping else self.quiet_until_ns
+        if quiet_until_ns > now_ns:
+            self.primary.membership.keep_quiet(quiet_until_ns)
+            self.resources.near.alarm(quiet_until_ns, self.shard)
         self.primary.reconfigure(now_ns, wall_us)
 
     def become_reconfigured(self, now_ns: int, wall_us: int) -> None:

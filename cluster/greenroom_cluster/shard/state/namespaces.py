@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from greenroom import wire
 from greenroom.ids import DIGEST_BYTES
+from greenroom.near_messages import GetNear, Unhold
 from greenroom_cluster.shard.state.records import Command, Evict, Expire, Within
 
 Owner: TypeAlias = str | tuple[str, str]
@@ -31,7 +32,7 @@ def owner_of(key: bytes, user_id: str) -> Owner:
     return user_id if len(key) == DIGEST_BYTES else (namespace_of(key), user_id)
 
 
-_READS = frozenset({wire.Get, wire.ListByUser})
+_READS = frozenset({wire.Get, wire.ListByUser, GetNear, Unhold})
 # By type, for every request in such a namespace is asked.
 _LOGGED = frozenset({*get_args(wire.Mutation), wire.DeleteByUser, wire.Clean})
 
@@ -66,10 +67,16 @@ def _rotated(request: wire.Rotate, namespace: str) -> Any:
     return replace(request, digest=request.digest + suffix, new_digest=request.new_digest + suffix)
 
 
+def _let_go(request: Unhold, namespace: str) -> Any:
+    suffix = namespace.encode()
+    return replace(request, digests=tuple(digest + suffix for digest in request.digests))
+
+
 _OTHERWISE: dict[type, Callable[[Any, str], Any]] = {
     wire.Rotate: _rotated,
     wire.DeleteByUser: _all_of_user,
     wire.ListByUser: _of_user,
+    Unhold: _let_go,
     wire.Clean: lambda request, _namespace: request,
 }
 """What is not about the session with one digest alone."""

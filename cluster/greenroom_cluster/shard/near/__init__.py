@@ -1,0 +1,1 @@
+"""The near cache at the primary: who holds which sessions, what waits for them, and for how long."""

@@ -1,0 +1,39 @@
+"""What waits while holders may still show a session as it was before a change."""
+
+from typing import TypeAlias
+
+from greenroom import wire
+from greenroom_cluster.shard.fanout import Gather
+from greenroom_cluster.shard.near.leases import Holder
+
+Origin: TypeAlias = int | Gather
+Read: TypeAlias = wire.Get | wire.ListByUser
+
+
+class Delayed:
+    """A reply that shows a new state; it leaves when none of its `barriers` is open any longer."""
+
+    __slots__ = ("barriers", "origin", "reply")
+
+    def __init__(self, origin: Origin, reply: wire.EncodedReply, barriers: int) -> None:
+        self.origin = origin
+        self.reply = reply
+        self.barriers = barriers
+
+
+class Barrier:
+    """A change that `holders` may not know of, before `until_ns` at the latest.
+
+    Meanwhile who reads one of the keys in `olds` is shown what stood there before, None: nothing. `reads`
+    wait, since that has expired.
+    """
+
+    __slots__ = ("began_ns", "delayed", "holders", "olds", "reads", "until_ns")
+
+    def __init__(self, now_ns: int, olds: dict[bytes, bytes | None]) -> None:
+        self.began_ns = now_ns
+        self.olds = olds
+        self.holders: dict[Holder, int] = {}
+        self.until_ns = now_ns
+        self.delayed: list[Delayed] = []
+        self.reads: list[tuple[Origin, wire.Get]] = []
