@@ -33,8 +33,9 @@ from greenroom_cluster.shard.messages import (
 from greenroom_cluster.shard.settings import HostSettings
 from greenroom_cluster.shard.state.stored import as_received
 from greenroom_cluster.suspect_records import EXIT_CORE_FAILED, InHand
-from simulations.cluster.connections import Acceptor, Codec, Dialed, Served, Service, hello, holder
+from simulations.cluster.connections import Acceptor, Codec, Served, Service, hello, holder
 from simulations.cluster.coordinator_links import CoordinatorLink
+from simulations.cluster.dialed import Dialed
 from simulations.cluster.marks import ActorMark, PoisonedError
 from simulations.kernel.directory import Directory, FailedError
 from simulations.kernel.disk import DiskWriter

@@ -21,7 +21,8 @@ from greenroom_cluster.links.coordinator_session import (
     CoordinatorSession,
     Remembered,
 )
-from simulations.cluster.connections import Codec, Dialed, hello
+from simulations.cluster.connections import Codec, hello
+from simulations.cluster.dialed import Dialed
 from simulations.kernel.processes import Process
 
 _decoder = messages_decoder(CoordinatorReply)

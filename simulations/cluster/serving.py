@@ -17,7 +17,8 @@ from greenroom_cluster.coordination import service as fx
 from greenroom_cluster.coordination.adoption import Adoption
 from greenroom_cluster.coordination.messages import Heartbeat, Received
 from greenroom_cluster.coordination.service import CoordinationService
-from simulations.cluster.connections import Acceptor, Codec, Dialed, Served, Service, hello, holder
+from simulations.cluster.connections import Acceptor, Codec, Served, Service, hello, holder
+from simulations.cluster.dialed import Dialed
 from simulations.cluster.publishing import Publisher
 from simulations.kernel.network import Network
 from simulations.kernel.processes import Process
