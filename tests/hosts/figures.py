@@ -12,17 +12,19 @@ from tests.hosts.story import Figure
 def table(figures: list[Figure]) -> str:
     """Return one row for each event, in the order in which they happened first."""
     rows = [
-        "| what happens | bound | longest wait: median | highest | whole again after | rounds |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| what happens | bound | longest wait: median | highest | machine stalled | whole again | rounds |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name in dict.fromkeys(each.name for each in figures):
         own = [each for each in figures if each.name == name]
-        waits, whole = [each.longest_seconds for each in own], [each.whole_seconds for each in own]
+        waits = [each.longest_seconds for each in own]
+        stalled, whole = (max(each.stall_seconds for each in own), median(each.whole_seconds for each in own))
         bound = own[0].promised_seconds
         shown = f"{max(waits):.2f} s"
         shown = f"**{shown}**" if max(waits) > bound else shown
+        middle = f"{median(waits):.2f} s"
         rows.append(
-            f"| {name} | {bound:g} s | {median(waits):.2f} s | {shown} | {median(whole):.1f} s | {len(own)} |"
+            f"| {name} | {bound:g} s | {middle} | {shown} | {stalled:.2f} s | {whole:.1f} s | {len(own)} |"
         )
     return "\n".join(rows)
 

@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from threading import Event as Flag
+from threading import Thread
+from typing import Self
 
 import msgspec
 
@@ -13,6 +16,7 @@ from simulations.checks.linearizability import Operation, assert_explained
 from tests.hosts.stage import APPS, Hosts
 from tests.system.load import open_load
 
+CANARY_SECONDS = 0.01
 Report = Callable[[str, object], None]
 
 FIGURES = os.environ.get("GREENROOM_HOSTS_FIGURES", "")
@@ -60,15 +64,49 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     promised_seconds: float
     longest_seconds: float
+    stall_seconds: float
     whole_seconds: float
     operations: int
+
+
+class Canary:
+    """A thread that wants to run a hundred times a second, and notes when the machine did not let it.
+
+    Callers wait for that as well, whatever happens to the cluster.
+    """
+
+    def __init__(self) -> None:
+        self._over = Flag()
+        self._stalls: list[tuple[int, int]] = []
+        self._thread = Thread(target=self._run, name="canary", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        before = time.monotonic_ns()
+        while not self._over.wait(CANARY_SECONDS):
+            now = time.monotonic_ns()
+            self._stalls.append((now, now - before - round(CANARY_SECONDS * 1e9)))
+            before = now
+
+    def longest_seconds(self, event: Event) -> float:
+        """Return the longest time in an event in which it was not run."""
+        within = (stall for at, stall in self._stalls if event.began_ns <= at <= event.ended_ns)
+        return max(within, default=0) / 1e9
 
 
 class Story:
     """The events of one load."""
 
-    def __init__(self, hosts: Hosts) -> None:
+    def __init__(self, hosts: Hosts, canary: Canary) -> None:
         self._hosts = hosts
+        self._canary = canary
         self._events: list[Event] = []
 
     @asynccontextmanager
@@ -85,6 +123,7 @@ class Story:
                 name=event.name,
                 promised_seconds=event.bound.promised_seconds,
                 longest_seconds=event.longest_seconds(history),
+                stall_seconds=self._canary.longest_seconds(event),
                 whole_seconds=(event.ended_ns - event.began_ns) / 1e9,
                 operations=sum(event.began_ns <= each.invoked_ns < event.ended_ns for each in history),
             )
@@ -109,11 +148,13 @@ def _keep(figures: Sequence[Figure]) -> None:
 @asynccontextmanager
 async def told(hosts: Hosts, folder: Path, seed: int, report: Report) -> AsyncIterator[Story]:
     """Put load on a cluster around the body; then demand that nothing was lost, stale, or refused."""
-    story = Story(hosts)
+    canary = Canary()
+    story = Story(hosts, canary)
     where = hosts.network.host(APPS).enter
     options = {"workers": 6, "pause_seconds": 0.02, "seed": seed}
     async with open_load(hosts.url, folder, enter=where, **options) as load:
-        yield story
+        with canary:
+            yield story
     figures = story.figures(load.history)
     for figure in figures:
         report(figure.name, round(figure.longest_seconds, 3))

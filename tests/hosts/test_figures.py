@@ -25,12 +25,13 @@ def test_what_is_above_its_bound_stands_out() -> None:
             name=name,
             promised_seconds=LOST.promised_seconds,
             longest_seconds=longest_seconds,
+            stall_seconds=0.25,
             whole_seconds=4.0,
             operations=100,
         )
 
     shown = table([figure("cut", 1.0), figure("lost", 2.5), figure("cut", 1.5)]).splitlines()
     assert shown[2:] == [
-        "| cut | 2 s | 1.25 s | 1.50 s | 4.0 s | 2 |",
-        "| lost | 2 s | 2.50 s | **2.50 s** | 4.0 s | 1 |",
+        "| cut | 2 s | 1.25 s | 1.50 s | 0.25 s | 4.0 s | 2 |",
+        "| lost | 2 s | 2.50 s | **2.50 s** | 0.25 s | 4.0 s | 1 |",
     ]
