@@ -20,6 +20,7 @@ from greenroom.near_messages import (
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
 from greenroom_cluster.shard.messages import Beacon, BeaconOk, PrepareOk, SnapshotOk
+from greenroom_cluster.shard.near import served
 from greenroom_cluster.shard.near.leases import drifted
 from greenroom_cluster.shard.settings import HostSettings, ns
 from greenroom_cluster.shard.state.stored import as_received
@@ -455,6 +456,16 @@ def test_a_joiner_that_does_not_know_of_leases_is_added_after_them() -> None:
         probe.now_ns += ns(0.17)
         stage.note(probe.step(ins.PeerMessages(C, [BeaconOk(probe.now_ns, 0)])))
     assert probe.proposal("add").backups == (B, C)
+
+
+def test_one_connection_holds_no_more_than_it_can_let_go_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(served, "HELD_MAX", 1)
+    stage = Stage()
+    other = b"o" * 32
+    stage.write(create(stage.number(), other))
+    assert stage.get(HOLDER, digest=other) == "Session"
+    assert stage.get(OTHER, digest=other) == 1
+    assert stage.get(HOLDER) == 1, "what it holds it may read again"
 
 
 def test_settings_of_leases_must_fit() -> None:

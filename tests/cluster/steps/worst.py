@@ -16,9 +16,10 @@ from typing import Any, get_args
 import msgspec
 from hypothesis import strategies as st
 
-from greenroom import wire
+from greenroom import near_messages, wire
 from greenroom.cluster_map import SHARDS_MAX
 from greenroom.framing import FRAME_BYTES_MAX, MESSAGES_PER_FRAME_MAX, messages_decoder
+from greenroom.near_messages import DIGESTS_MAX, IN_ANY_CASE
 from greenroom_cluster.access import AT_ACTOR
 from greenroom_cluster.runtime.actor import calm_collector
 from greenroom_cluster.shard import effects as fx
@@ -233,12 +234,28 @@ def of_client(kind: type, draw: Draw) -> tuple[Probe, list[Any]]:
         case wire.Clean:
             shards = draw(everywhere)
             return primary(over=draw(st.booleans())), [wire.Clean(n, 1, 0, shards) for n in numbers]
+        case _ if kind in get_args(near_messages.NearRequest):
+            digest = draw(targets)
+            return primary(), [_near(kind, n, digest, crowd) for n in numbers]
         case wire.Inspect:
             return primary(), [wire.Inspect(n) for n in numbers]
         case wire.DropRecord:
             return primary(), [wire.DropRecord(n, 0, 1, n) for n in numbers]
         case _:
             raise AssertionError(f"nobody has said yet what the worst {kind.__name__} is")
+
+
+def _near(kind: type, number: int, digest: bytes, crowd: tuple[bytes, ...]) -> Any:
+    """Return a message of a client that keeps sessions."""
+    match kind:
+        case near_messages.GetNear:
+            return near_messages.GetNear(number, 0, digest, IN_ANY_CASE)
+        case near_messages.NearBeacon:
+            return near_messages.NearBeacon(number)
+        case near_messages.NearAck:
+            return near_messages.NearAck(number)
+        case _:
+            return near_messages.Unhold((crowd * DIGESTS_MAX)[:DIGESTS_MAX])
 
 
 def of_peer(kind: type, draw: Draw) -> tuple[Probe, list[Any]]:

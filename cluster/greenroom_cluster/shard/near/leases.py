@@ -20,6 +20,8 @@ from greenroom_cluster.shard.settings import CLOCK_DRIFT, NS_PER_SECOND, ns
 
 HOLDERS_MAX = 200_000
 """The most holdings of one actor, one for each session and connection; more are refused, none is given up."""
+HELD_MAX = 16_384
+"""The most that one connection holds, all of which it may let go in one step."""
 
 
 def drifted(span_ns: int) -> int:

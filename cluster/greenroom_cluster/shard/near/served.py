@@ -21,7 +21,7 @@ from greenroom import wire
 from greenroom.deadlines import NEVER_NS
 from greenroom.near_messages import DIGESTS_MAX, IN_ANY_CASE, EncodedHeld, GetNear
 from greenroom_cluster.shard.near.barriers import Barrier, Delayed, Origin, Read
-from greenroom_cluster.shard.near.leases import HOLDERS_MAX, Holder, Leases
+from greenroom_cluster.shard.near.leases import HELD_MAX, HOLDERS_MAX, Holder, Leases
 from greenroom_cluster.shard.pairs.outgoing import Outgoing
 from greenroom_cluster.shard.pairs.replication import Replication
 from greenroom_cluster.shard.resources import Resources
@@ -119,7 +119,9 @@ class Near:
         # Its lease may outlast that of this shard; and whoever let others wait has to acknowledge that first.
         if holder.granted_ns > until_ns or holder.late > holder.acknowledged:
             return False
-        return key in holder.held or leases.count < HOLDERS_MAX
+        if key in holder.held:
+            return True
+        return len(holder.held) < HELD_MAX and leases.count < HOLDERS_MAX
 
     def until_ns(self) -> int:
         """Return until when a lease may run that covers this shard, 0 if none may.
@@ -372,19 +374,24 @@ class Near:
     def close(self) -> None:
         """Stop being primary: have everything dropped, and send away who waits."""
         self.leaving = True
-        for holder in {each: None for those in self.holders.values() for each in those}:
-            self._release_all(holder)
+        told: dict[Holder, None] = {}
+        for key, holders in self.holders.items():
+            told.update(holders)
+            for holder in holders:
+                self._leases.release(holder, key)
+        self.holders.clear()
+        for holder in told:
             self._leases.invalidate(holder, (), (self.shard,))
         barriers, self._barriers = tuple(self._barriers), {}
         self._olds.clear()
         self._revoking.clear()
-        told: dict[Delayed, None] = {}
+        waiting: dict[Delayed, None] = {}
         for barrier in barriers:
-            told.update(dict.fromkeys(barrier.delayed))
+            waiting.update(dict.fromkeys(barrier.delayed))
             self._listings += barrier.reads
         for origin, request in self._listings:
             self._reply(origin, self._context.redirect(request.request_id))
         self._listings = []
-        for delayed in told:
+        for delayed in waiting:
             request_id = delayed.reply.request_id
             self._reply(delayed.origin, self._context.redirect(request_id, appended=True))
