@@ -164,17 +164,21 @@ class Hosts:
     def cut_off(self, host: str) -> Iterator[None]:
         """Cut a host off from everything meanwhile."""
         self.network.cut(host)
-        yield
-        self.network.mend(host)
+        try:
+            yield
+        finally:
+            self.network.mend(host)
 
     @contextmanager
     def lost(self, *ways: tuple[str, str]) -> Iterator[None]:
         """Lose all that the first host of each pair sends to the second meanwhile."""
         for sender, receiver in ways:
             self.network.lose(sender, *self.network.addresses(receiver))
-        yield
-        for sender, receiver in ways:
-            self.network.find(sender, *self.network.addresses(receiver))
+        try:
+            yield
+        finally:
+            for sender, receiver in ways:
+                self.network.find(sender, *self.network.addresses(receiver))
 
     @contextmanager
     def etcd_out_of_reach(self) -> Iterator[None]:
@@ -183,9 +187,11 @@ class Hosts:
         ways += [(other, one) for one, other in ways]
         for sender, receiver in ways:
             self.network.lose(sender, self.network.addresses(receiver)[1])
-        yield
-        for sender, receiver in ways:
-            self.network.find(sender, self.network.addresses(receiver)[1])
+        try:
+            yield
+        finally:
+            for sender, receiver in ways:
+                self.network.find(sender, self.network.addresses(receiver)[1])
 
     # --- what is seen ------------------------------------------------------------------------------------
 
@@ -227,7 +233,7 @@ class Hosts:
         """Wait until nothing of what happened before goes on: etcd serves everywhere, and somebody leads."""
         await self.until_etcd_serves()
         await self.until_leader()
-        await self.until_whole()
+        await self.until_whole(crowded=True)
         await trio.sleep(SETTLED_SECONDS)
 
     async def until_etcd_serves(self) -> None:

@@ -36,6 +36,8 @@ MOVED = Bound(0.5, 3.0)
 """Shards change hands while all are there, or a host is slow."""
 LOST = Bound(2.0, 5.0)
 """A host."""
+DEAF = Bound(8.0, 14.0)
+"""A host that hears nothing: three seconds, and until it is connected again."""
 UNDECIDED = Bound(3.0, 7.0)
 """A host or actor, and with it who decides about it."""
 
