@@ -354,6 +354,19 @@ def test_the_rest_of_a_takeover_is_quiet_if_clients_may_show_sessions() -> None:
     assert probe.serves()
 
 
+def test_what_a_closed_connection_asked_in_the_quiet_time_is_not_counted() -> None:
+    probe = Probe(SETTINGS)
+    probe.become_backup()
+    probe.hear(B, Beacon(1, 0, near_ns=NEAR_NS))
+    probe.configure(2, (B, ME), wanted="ba", dead="b")
+    probe.configure(3, (ME,), nonce=probe.proposal("takeover").nonce, wanted="ba", dead="b")
+    before = probe.host.memory.used_bytes
+    probe.ask(create(1, data=b"\x81\xa1a\xc5\x10\x00" + bytes(4096)))
+    assert probe.host.memory.used_bytes > before
+    probe.step(ins.ConnectionClosed(1))
+    assert probe.host.memory.used_bytes == before
+
+
 def test_a_takeover_is_not_quiet_if_nobody_holds_anything() -> None:
     probe = Probe(SETTINGS)
     probe.become_backup()

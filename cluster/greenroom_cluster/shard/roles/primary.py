@@ -459,6 +459,7 @@ class Primary:
             self.copy.held_bytes = sum(
                 record_bytes(request) for _, _, request in self.held if not isinstance(request, Read)
             )
+            self.copy.count()
 
     @property
     def at_rest(self) -> bool:
