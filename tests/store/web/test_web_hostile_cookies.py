@@ -33,7 +33,9 @@ class Site:
 
     def __init__(self) -> None:
         self.store = FaultyStore(MemoryStore())
-        self.sessions = Session(secret=[SECRET, "the secret before that one, long enough"], store=self.store)
+        secrets = [SECRET, "the secret before that one, long enough"]
+        # Made when tests are collected, and in a run of all of them used more than half an hour later.
+        self.sessions = Session(secret=secrets, store=self.store, idle_seconds=24 * 3600.0)
         self.middleware = SessionMiddleware(app, session=self.sessions)
         self.victim_id, self.signed = self.run(self._begin)
         self.store.calls.clear()
