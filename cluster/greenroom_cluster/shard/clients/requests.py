@@ -28,6 +28,7 @@ from greenroom_cluster.shard.limits.fairness import (
 )
 from greenroom_cluster.shard.roles.accepts import ACCEPTS, READS, WRITES
 from greenroom_cluster.shard.roles.near_reads import read_near
+from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.roles.replicas import Replicas
 from greenroom_cluster.shard.roles.role import InputKind
 from greenroom_cluster.shard.state.namespaces import enclosed
@@ -36,6 +37,8 @@ from greenroom_cluster.shard.state.records import Within
 _NEAR = frozenset({GetNear, NearBeacon, NearAck, Unhold})
 _SPECIAL = FANOUTS | _NEAR | {Within, wire.DeleteByHandle, wire.Inspect, wire.DropRecord, CopyShard, Freeze}
 """Requests that are no plain reads and writes of the session with their digest."""
+_NO_SERVICE = wire.Inspect | Operation | NearBeacon | NearAck | Unhold
+"""What is not refused while no client is served: what operators ask, and what ends the use of leases."""
 
 
 class Requests:
@@ -156,17 +159,30 @@ class Requests:
             case Unhold(digests=digests):
                 leases.unhold(connection, digests)
             case GetNear(point=point):
-                replicas = self._replicas.by_shard
-                replica = replicas[point >> self._shift] if replicas and not point >> POINT_BITS else None
-                if replica is not None and replica.primary is not None:
-                    read_near(self._resources, replica.primary, now_ns, wall_us, connection, client, request)
-                else:
-                    serve = None if replica is None else READS[replica.role]
-                    if serve is None:
-                        redirect = self._context.redirect(request.request_id)
-                        self._context.effects.append(ReplyToClient(connection, redirect))
-                    else:
-                        serve(replica, now_ns, wall_us, connection, client, request)
+                self._read_near(now_ns, wall_us, connection, client, request, self._replica_at(point))
+
+    def _read_near(
+        self,
+        now_ns: int,
+        wall_us: int,
+        connection: int,
+        client: bytes,
+        request: GetNear,
+        replica: Replica | None,
+    ) -> None:
+        serve = None if replica is None else READS[replica.role]
+        if replica is not None and replica.primary is not None:
+            read_near(self._resources, replica.primary, now_ns, wall_us, connection, client, request)
+        elif serve is not None:
+            serve(replica, now_ns, wall_us, connection, client, request)
+        else:
+            redirect = self._context.redirect(request.request_id)
+            self._context.effects.append(ReplyToClient(connection, redirect))
+
+    def _replica_at(self, point: int) -> Replica | None:
+        """Return the replica of the shard of a point; None if it is not here, or there is no such point."""
+        replicas = self._replicas.by_shard
+        return replicas[point >> self._shift] if replicas and not point >> POINT_BITS else None
 
     def _serve_within(
         self,
@@ -194,8 +210,7 @@ class Requests:
         request: wire.DeleteByHandle | Within,
     ) -> None:
         point: int = (request.command if isinstance(request, Within) else request).point  # type: ignore[union-attr]  # of one session
-        replicas = self._replicas.by_shard
-        replica = replicas[point >> self._shift] if replicas and not point >> POINT_BITS else None
+        replica = self._replica_at(point)
         serve = None if replica is None else WRITES[replica.role]
         if serve is None or replica is None:
             self._context.effects.append(
@@ -211,11 +226,10 @@ class Requests:
     def _refuse_clients(self, connection: int, requests: Sequence[Request]) -> list[Request]:
         """Refuse what is not an operator's, and return what is."""
         for request in requests:
-            if not isinstance(request, wire.Inspect | Operation | NearBeacon | NearAck | Unhold):
+            if not isinstance(request, _NO_SERVICE):
                 reply = wire.Overloaded(request.request_id, FROZEN)
                 self._context.effects.append(ReplyToClient(connection, reply))
-        kept = wire.Inspect | Operation | NearBeacon | NearAck | Unhold
-        return [request for request in requests if isinstance(request, kept)]
+        return [request for request in requests if isinstance(request, _NO_SERVICE)]
 
     def _fan_out(
         self, now_ns: int, wall_us: int, connection: int, client: bytes, asked: wire.Fanout | Within
