@@ -16,6 +16,9 @@ from greenroom import wire
 DIGESTS_MAX = 4096
 """The most digests that one message names."""
 
+CLOCK_DRIFT = 0.1
+"""By how much the clock of a client or a server may run faster or slower than another: leases rest on it."""
+
 IN_ANY_CASE = -1
 """Of `GetNear.seen`: hold the session whatever its version is."""
 

@@ -5,12 +5,11 @@ from typing import Literal, TypeAlias, get_args
 import msgspec
 
 from greenroom.errors import UsageError
+from greenroom.near_messages import CLOCK_DRIFT
 from greenroom_cluster.quotas import Quota
 
 NS_PER_SECOND = 1_000_000_000
 US_PER_SECOND = 1_000_000
-
-CLOCK_DRIFT = 0.1
 
 DISK_FREE_BYTES_MIN = 128 << 20
 """With less room on the disk of its directory an actor takes nothing in but what ends sessions."""

@@ -22,6 +22,7 @@ from greenroom import wire
 from greenroom.dialog.links import Lease, Link
 from greenroom.errors import RemoteProtocolError
 from greenroom.near_messages import (
+    CLOCK_DRIFT,
     IN_ANY_CASE,
     GetNear,
     Held,
@@ -33,8 +34,6 @@ from greenroom.near_messages import (
     Unhold,
 )
 
-CLOCK_DRIFT = 0.1
-"""By how much a client's clock may run faster or slower than a server's."""
 BEACON_PAUSE_NS = 100_000_000
 """The least time between two beacons on one connection."""
 

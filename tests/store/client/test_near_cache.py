@@ -6,8 +6,9 @@ import pytest
 
 from greenroom import wire
 from greenroom.dialog import operations
-from greenroom.dialog.near import CLOCK_DRIFT, NearCache
+from greenroom.dialog.near import NearCache
 from greenroom.near_messages import (
+    CLOCK_DRIFT,
     GetNear,
     Held,
     Invalidate,

@@ -12,11 +12,11 @@ from heapq import heappop, heappush
 from typing import Protocol
 
 from greenroom.ids import DIGEST_BYTES
-from greenroom.near_messages import EncodedNearReply, Invalidate, NearLease
+from greenroom.near_messages import CLOCK_DRIFT, EncodedNearReply, Invalidate, NearLease
 from greenroom.near_use import NearUse
 from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.effects import ReplyToClient
-from greenroom_cluster.shard.settings import CLOCK_DRIFT, NS_PER_SECOND, ns
+from greenroom_cluster.shard.settings import NS_PER_SECOND, ns
 
 HOLDERS_MAX = 200_000
 """The most holdings of one actor, one for each session and connection; more are refused, none is given up."""
