@@ -12,12 +12,21 @@ import typer
 from typer.core import TyperGroup
 
 from greenroom.errors import GreenroomError, UsageError
-from greenroom.identities import Identity, IdentityRole, Purpose, parse_identity
+from greenroom.identities import IdentityRole, Purpose, parse_identity
 from greenroom_cluster import config
-from greenroom_cluster.certificates.lifetimes import LEAF_DAYS, LEAF_DAYS_MAX
+from greenroom_cluster.certificates.lifetimes import LEAF_DAYS
 from greenroom_cluster.certificates.rotation import Step
 from greenroom_cluster.cli import options
-from greenroom_cluster.cli.asking import print_json, print_line
+from greenroom_cluster.cli.asking import print_json
+from greenroom_cluster.cli.holders import (
+    check_days,
+    days_option,
+    holder_of,
+    namespace_option,
+    print_holders,
+    say,
+    say_namespace,
+)
 from greenroom_cluster.cli.passphrases import new_passphrase, passphrase_of
 from greenroom_cluster.escaping import printable
 from greenroom_cluster.exits import EXIT_FAILED
@@ -44,9 +53,7 @@ _Hosts = Annotated[
         show_default=False,
     ),
 ]
-_Days = Annotated[
-    int, typer.Option(help="For how many days it is valid, 1 to 825.", envvar="GREENROOM_CERTS_DAYS")
-]
+_Days = Annotated[int, days_option("GREENROOM_CERTS_DAYS")]
 _PassphraseFile = Annotated[
     Path | None,
     typer.Option(
@@ -146,9 +153,9 @@ def init(
         raise UsageError(f"there is an authority in {ca} already: name another directory with --ca")
     passphrase = new_passphrase(passphrase_file, none=no_passphrase)
     create(ca, cluster, purpose, passphrase, now=_now())
-    _say(f"{ca} holds an authority of cluster {cluster} for {purpose}.")
-    _say("Keep it off the hosts of nodes and apps, and keep a copy of it.")
-    _say(f"Next: {_first_use(purpose, ca)}")
+    say(f"{ca} holds an authority of cluster {cluster} for {purpose}.")
+    say("Keep it off the hosts of nodes and apps, and keep a copy of it.")
+    say(f"Next: {_first_use(purpose, ca)}")
 
 
 def _first_use(purpose: Purpose, ca: Path) -> str:
@@ -176,7 +183,7 @@ def trust(
 
     with open_authority(ca) as authority:
         authority.trust(read_certificates(file))
-    _say(f"{ca / 'ca.pem'} is renewed. Next: copy it to each holder of a certificate of this authority")
+    say(f"{ca / 'ca.pem'} is renewed. Next: copy it to each holder of a certificate of this authority")
 
 
 def _issuing(role: IdentityRole) -> Callable[..., None]:
@@ -222,20 +229,10 @@ def client(
     hosts: _Hosts = "",
     days: _Days = LEAF_DAYS,
     passphrase_file: _PassphraseFile = None,
-    namespace: Annotated[
-        str,
-        typer.Option(
-            help="Namespace of its sessions, if not called like it; `default` is that of apps without TLS.",
-            envvar="GREENROOM_CERTS_NAMESPACE",
-            show_default=False,
-        ),
-    ] = "",
+    namespace: Annotated[str, namespace_option("GREENROOM_CERTS_NAMESPACE")] = "",
 ) -> None:
     """Issue a certificate for an app, by a name for it."""
-    if namespace:
-        config.check_name("--namespace", namespace)
-    # It is in the one of its own name anyhow, under one identity however that was asked for.
-    _issue("client", name, ca, out, hosts, days, passphrase_file, "" if namespace == name else namespace)
+    _issue("client", name, ca, out, hosts, days, passphrase_file, namespace)
 
 
 def _issue(
@@ -253,11 +250,10 @@ def _issue(
     from greenroom_cluster.certificates.holders import check_free, write_new
     from greenroom_cluster.certificates.issuing import parse_hosts
 
-    config.check_name("the name", name)
     lifetime, named = _lifetime(days), parse_hosts(hosts)
     directory = out or Path(name)
     with open_authority(ca) as authority:
-        identity = Identity(authority.name.cluster, role, name, namespace)
+        identity = holder_of(authority.name.cluster, role, name, namespace)
         check_free(directory, name)
         valid = [
             serial_text(each.serial_number)
@@ -272,10 +268,11 @@ def _issue(
         except BaseException:
             authority.withdraw(holder.certificate)
             raise
-    _say(f"{path} is the certificate of {identity.uri}, up to {_day(holder.certificate.not_valid_after_utc)}")
+    say(f"{path} is the certificate of {identity.uri}, up to {_day(holder.certificate.not_valid_after_utc)}")
+    say_namespace(identity)
     if valid:
-        _say(f"Valid for the same identity: {', '.join(valid)}. Revoke what is not used any more.")
-    _say(f"Next: move {directory} to its host, where only the user who runs it may read it")
+        say(f"Valid for the same identity: {', '.join(valid)}. Revoke what is not used any more.")
+    say(f"Next: move {directory} to its host, where only the user who runs it may read it")
 
 
 @certs.command(short_help="Show certificates, and what is to be done about them.")
@@ -359,10 +356,10 @@ def renew(
                     sys.stderr.write(f"greenroom: {printable(str(error))}\n")
                 else:
                     done += 1
-                    _say(f"{path} is renewed, up to {_day(renewed.not_valid_after_utc)}")
-    _say(f"renewed: {done}, not yet due: {len(files) - len(due)}, failed: {len(due) - done}")
+                    say(f"{path} is renewed, up to {_day(renewed.not_valid_after_utc)}")
+    say(f"renewed: {done}, not yet due: {len(files) - len(due)}, failed: {len(due) - done}")
     if done:
-        _say("Next: copy their directories to their hosts")
+        say("Next: copy their directories to their hosts")
     if done < len(due):
         raise typer.Exit(EXIT_FAILED)
 
@@ -387,8 +384,8 @@ def revoke(
         serials = [serial for each in revoked for serial in _serials(authority, each)]
         path = deny or authority.deny_list
         new = put_on(path, serials)
-    _say(f"{path} has {new} new serial numbers; {len(serials) - new} were on it already")
-    _say("Next: copy it to the coordinator and each node, which read it by --tls-deny")
+    say(f"{path} has {new} new serial numbers; {len(serials) - new} were on it already")
+    say("Next: copy it to the coordinator and each node, which read it by --tls-deny")
 
 
 def _none_below(paths: Sequence[Path]) -> UsageError:
@@ -432,12 +429,11 @@ def rotate_ca(
     with open_authority(ca) as authority:
         authority.rotate(step, passphrase_of(passphrase_file), now=_now())
         purpose = authority.name.purpose
-    _say(_SAID_OF_STEPS[step].format(spread=_SPREAD[purpose].format(ca=ca)))
+    say(_SAID_OF_STEPS[step].format(spread=_SPREAD[purpose].format(ca=ca)))
 
 
 def _lifetime(days: int) -> timedelta:
-    if not 1 <= days <= LEAF_DAYS_MAX:
-        raise UsageError(f"--days must be 1 to {LEAF_DAYS_MAX}; it is {days}")
+    check_days(days)
     return timedelta(days=days)
 
 
@@ -449,25 +445,15 @@ def _day(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d}"
 
 
-def _say(text: str) -> None:
-    for line in text.splitlines():
-        print_line(printable(line))
-
-
 def _print_table(found: Sequence[Any]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(width=1000, highlight=False)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("file", "identity", "role", "ends", "serial", "issuer", "chain", "key"):
-        table.add_column(column, no_wrap=True)
-    for each in found:
-        cells = (each.file, each.identity, each.role, _day(each.ends), each.serial, each.issuer)
-        table.add_row(*(Text(printable(cell)) for cell in (*cells, each.chain, each.key or "-")))
-    console.print(table)
-    for each in found:
-        for problem in each.problems:
-            console.print(Text(printable(f"{each.file}: {problem}"), style="bold red"))
+    print_holders(
+        ("file", "identity", "role", "ends", "serial", "issuer", "chain", "key"),
+        (
+            (
+                *(each.file, each.identity, each.role, _day(each.ends)),
+                *(each.serial, each.issuer, each.chain, each.key or "-"),
+            )
+            for each in found
+        ),
+        ((each.file, problem) for each in found for problem in each.problems),
+    )

@@ -10,13 +10,22 @@ import msgspec
 import typer
 
 from greenroom.errors import UsageError
-from greenroom.identities import Identity, parse_identity
+from greenroom.identities import parse_identity
 from greenroom.tokens import Token, new_token
 from greenroom_cluster import config
 from greenroom_cluster.backups.new_file import NewFile
+from greenroom_cluster.certificates.lifetimes import LEAF_DAYS
 from greenroom_cluster.cli import options
-from greenroom_cluster.cli.asking import print_json, print_line
-from greenroom_cluster.escaping import printable
+from greenroom_cluster.cli.asking import print_json
+from greenroom_cluster.cli.holders import (
+    check_days,
+    days_option,
+    holder_of,
+    namespace_option,
+    print_holders,
+    say,
+    say_namespace,
+)
 from greenroom_cluster.exits import EXIT_FAILED
 from greenroom_cluster.tokens.entries import (
     end_text,
@@ -30,8 +39,6 @@ from greenroom_cluster.tokens.survey import DAY_SECONDS, TokenShown, shown, vali
 from greenroom_cluster.tokens.table import Bearer
 
 _TOKENS = Path("greenroom-tokens")
-_DAYS = 90
-_DAYS_MAX = 825
 _ID_CHARACTERS = 54
 
 _Tokens = Annotated[
@@ -59,18 +66,8 @@ def issue(
         Literal["client", "observer"],
         typer.Option(help="Whether it is an app, or only looks.", envvar="GREENROOM_TOKENS_ROLE"),
     ] = "client",
-    namespace: Annotated[
-        str,
-        typer.Option(
-            help="The namespace of an app's sessions; by default one of its name.",
-            envvar="GREENROOM_TOKENS_NAMESPACE",
-            show_default=False,
-        ),
-    ] = "",
-    days: Annotated[
-        int,
-        typer.Option(help=f"For how many days it counts, 1 to {_DAYS_MAX}.", envvar="GREENROOM_TOKENS_DAYS"),
-    ] = _DAYS,
+    namespace: Annotated[str, namespace_option("GREENROOM_TOKENS_NAMESPACE")] = "",
+    days: Annotated[int, days_option("GREENROOM_TOKENS_DAYS")] = LEAF_DAYS,
     cluster: options.Cluster = config.CLUSTER,
     tokens: _Tokens = _TOKENS,
     out: Annotated[
@@ -87,9 +84,9 @@ def issue(
 
     Former tokens of the same holder count on until they end or are revoked.
     """
-    identity = _identity(cluster, role, name, namespace)
-    if not 1 <= days <= _DAYS_MAX:
-        raise UsageError(f"--days must be 1 to {_DAYS_MAX}; it is {days}")
+    config.check_name("--cluster", cluster)
+    identity = holder_of(cluster, role, name, namespace)
+    check_days(days)
     now = time.time()
     token = new_token(_new_id(name), secrets.token_bytes)
     bearer = Bearer(token.id, token.digest, identity, int(now + days * DAY_SECONDS))
@@ -99,13 +96,14 @@ def issue(
         files = {"file": str(path), "tokens": str(tokens), "line": line_of(bearer)}
         print_json({**msgspec.to_builtins(shown(bearer, now)), **files, "former": former})
         return
-    _say(f"{path} is the token {token.id} of {identity.uri}, up to {end_text(bearer.ends_at)}")
+    say(f"{path} is the token {token.id} of {identity.uri}, up to {end_text(bearer.ends_at)}")
+    say_namespace(identity)
     if former:
-        _say(f"Valid for the same holder: {', '.join(former)}. Revoke what is not used any more.")
-    _say(f"{tokens} has the line by which servers know it:")
-    _say(line_of(bearer))
-    _say(f"Next: copy {tokens} to each node, to the file of --tokens")
-    _say(f"Then: move {path} to its holder, where only the user who runs the app may read it")
+        say(f"Valid for the same holder: {', '.join(former)}. Revoke what is not used any more.")
+    say(f"{tokens} has the line by which servers know it:")
+    say(line_of(bearer))
+    say(f"Next: copy {tokens} to each node, to the file of --tokens")
+    say(f"Then: move {path} to its holder, where only the user who runs the app may read it")
 
 
 def _write_new(tokens: Path, bearer: Bearer, path: Path, token: Token, now: float) -> list[str]:
@@ -172,18 +170,8 @@ def revoke(
     if json:
         print_json({"revoked": new, "already": sorted({*wanted} - {*new}), "tokens": str(tokens)})
         return
-    _say(f"{len(new)} tokens are revoked in {tokens}; {len({*wanted}) - len(new)} were already")
-    _say(f"Next: copy {tokens} to each node, which reads it by --tokens and ends their connections")
-
-
-def _identity(cluster: str, role: Literal["client", "observer"], name: str, namespace: str) -> Identity:
-    config.check_name("--cluster", cluster)
-    config.check_name("the name", name)
-    if namespace:
-        if role != "client":
-            raise UsageError("--namespace is for apps: an observer has none")
-        config.check_name("--namespace", namespace)
-    return Identity(cluster, role, name, "" if namespace == name else namespace)
+    say(f"{len(new)} tokens are revoked in {tokens}; {len({*wanted}) - len(new)} were already")
+    say(f"Next: copy {tokens} to each node, which reads it by --tokens and ends their connections")
 
 
 def _ids(bearers: Sequence[Bearer], text: str) -> list[str]:
@@ -194,23 +182,9 @@ def _ids(bearers: Sequence[Bearer], text: str) -> list[str]:
     return found
 
 
-def _say(text: str) -> None:
-    print_line(printable(text))
-
-
 def _print_table(found: Sequence[TokenShown]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(width=1000, highlight=False)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("id", "identity", "ends", "state"):
-        table.add_column(column, no_wrap=True)
-    for each in found:
-        table.add_row(*(Text(printable(cell)) for cell in (each.id, each.identity, each.ends, each.state)))
-    console.print(table)
-    for each in found:
-        if each.problem:
-            console.print(Text(printable(f"{each.id}: {each.problem}"), style="bold red"))
+    print_holders(
+        ("id", "identity", "ends", "state"),
+        ((each.id, each.identity, each.ends, each.state) for each in found),
+        ((each.id, each.problem) for each in found if each.problem),
+    )

@@ -96,15 +96,17 @@ def ca(typed: Typed) -> Typed:
 
 
 def test_an_app_is_put_into_the_namespace_that_is_named(ca: Typed) -> None:
-    for name, arguments, uri in (
-        ("web", [], "greenroom://shop/client/web"),
-        ("api", ["--namespace", "web"], "greenroom://shop/client/api?ns=web"),
-        ("old", ["--namespace", "default"], "greenroom://shop/client/old?ns=default"),
-        ("own", ["--namespace", "own"], "greenroom://shop/client/own"),
+    for name, arguments, uri, told in (
+        ("web", [], "greenroom://shop/client/web", "namespace web, that of its name: --namespace puts it"),
+        ("api", ["--namespace", "web"], "greenroom://shop/client/api?ns=web", "namespace web\n"),
+        ("old", ["--namespace", "default"], "greenroom://shop/client/old?ns=default", "namespace default\n"),
+        ("own", ["--namespace", "own"], "greenroom://shop/client/own", "namespace own, that of its name"),
     ):
         issued = ca("client", name, *arguments)
         assert issued.status == 0, issued.error
         assert f"certificate of {uri}, " in issued.out
+        assert f"Its sessions are those of the {told}" in issued.out
+    assert "namespace" not in ca("node", "a").out
     assert ca("renew", "api").status == 0
     again = ca("client", "api", "--namespace", "web", "--out", "api-2")
     assert "Valid for the same identity" in again.out

@@ -61,6 +61,26 @@ def test_token_is_issued_shown_and_revoked(typed: Typed) -> None:
     assert "0 tokens are revoked in greenroom-tokens; 1 were already" in out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "uri", "namespace", "words"),
+    [
+        ([], "greenroom://shop/client/web", "web", "namespace web, that of its name: --namespace puts it"),
+        (["--namespace", "web"], "greenroom://shop/client/web", "web", "namespace web, that of its name"),
+        (["--namespace", "shops"], "greenroom://shop/client/web?ns=shops", "shops", "namespace shops\n"),
+        (["--namespace", "default"], "greenroom://shop/client/web?ns=default", "", "namespace default\n"),
+        (["--role", "observer"], "greenroom://shop/observer/web", "", ""),
+    ],
+)
+def test_command_tells_whose_sessions_an_app_has(
+    typed: Typed, arguments: list[str], uri: str, namespace: str, words: str
+) -> None:
+    """As for a certificate: those of a namespace of its own name, unless another is named."""
+    status, out, _ = typed("issue", "web", "--cluster", "shop", *arguments)
+    assert (status, words in out, "namespace" in out) == (0, True, bool(words)), out
+    (entry,) = parse_entries(text_of(Path("greenroom-tokens")))
+    assert (entry.identity.uri, entry.identity.namespace) == (uri, namespace)
+
+
 def test_machines_get_json_without_the_secret(typed: Typed) -> None:
     status, out, _ = typed("issue", "grafana", "--role", "observer", "--cluster", "shop", "--json")
     issued = json.loads(out)
