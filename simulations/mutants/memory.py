@@ -48,8 +48,8 @@ def _(patches: Patches) -> None:
         asked[id(self.growth)] = self, origin
         original(self, now_ns, wall_us, origin, client, command)
 
-    def charged(self, known, command, size, opened):
-        found = charge(self, known, command, size, opened)
+    def charged(self, client, known, command, size, opened):
+        found = charge(self, client, known, command, size, opened)
         if isinstance(found, wire.Failed):
             primary, origin = asked[id(self)]
             primary.reply(origin, found)

@@ -21,6 +21,7 @@ from greenroom_cluster.links.handshake import (
     Tell,
     stamped,
 )
+from greenroom_cluster.shard.state.namespaces import CLIENT_ID_BYTES
 from greenroom_cluster.tokens.table import Bearer, TokenTable, Uncertified
 
 ME = b"m" * 16
@@ -256,3 +257,23 @@ def test_client_is_known_by_its_holder_whatever_it_shows() -> None:
     certified = hello("test", wire.ROLE_CLIENT, THEM)
     assert stamped(greeting, serve.bearer.identity) == stamped(certified, HOLDERS["client"])
     assert stamped(greeting, serve.bearer.identity)[1] == "shop"
+
+
+def test_client_is_known_by_its_identity_and_its_own_id() -> None:
+    """Whoever shows the id of another gets nothing that is kept for that one: not even in its namespace."""
+    greeting = hello("test", wire.ROLE_CLIENT, THEM)
+    identities = [
+        None,
+        Identity("test", "client", "shop"),
+        Identity("test", "client", "api", "shop"),
+        Identity("test", "client", "shop", "default"),
+        Identity("test", "client", "news"),
+        Identity("other", "client", "shop"),
+    ]
+    known = [stamped(greeting, identity) for identity in identities]
+    assert known[0] == (THEM, "")
+    assert [namespace for _, namespace in known] == ["", "shop", "shop", "", "news", "shop"]
+    assert len({client for client, _ in known}) == len(identities)
+    assert {len(client) for client, _ in known} == {CLIENT_ID_BYTES}
+    for identity in identities:
+        assert stamped(hello("test", wire.ROLE_CLIENT, bytes(16)), identity) != stamped(greeting, identity)

@@ -32,8 +32,8 @@ class Tenants:
         assert self.probe.replica is not None
         return self.probe.replica.table
 
-    def ask(self, namespace: str, *requests: wire.Request) -> list[wire.Reply]:
-        event = ins.ClientRequests(1, CLIENT, list(requests), namespace=namespace)
+    def ask(self, namespace: str, *requests: wire.Request, client: bytes = CLIENT) -> list[wire.Reply]:
+        event = ins.ClientRequests(1, client, list(requests), namespace=namespace)
         effects = self.probe.step(event)
         for prepare in self.probe.prepares():
             self.logged += [record for part in prepare.entries for record in part.records]

@@ -31,7 +31,7 @@ from greenroom_cluster.shard.roles.near_reads import read_near
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.roles.replicas import Replicas
 from greenroom_cluster.shard.roles.role import InputKind
-from greenroom_cluster.shard.state.namespaces import enclosed
+from greenroom_cluster.shard.state.namespaces import client_in, enclosed
 from greenroom_cluster.shard.state.records import Within
 
 _NEAR = frozenset({GetNear, NearBeacon, NearAck, Unhold})
@@ -94,8 +94,7 @@ class Requests:
         fair, identity, requests = self.fair, event.identity, event.requests
         if event.namespace:
             requests = [enclosed(request, event.namespace) for request in requests]
-            # The replies that are kept for a client are of its namespace too.
-            client = event.client + event.namespace.encode()
+            client = client_in(event.namespace, event.client)
             event = msgspec.structs.replace(event, client=client, requests=requests)
         if identity != fair.latest:
             fair.came(now_ns, identity)

@@ -22,6 +22,7 @@ from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.state.copy import Copy
 from greenroom_cluster.shard.state.kept_replies import Client
 from greenroom_cluster.shard.state.log import COMMAND_BYTES, RECORD_OVERHEAD_BYTES, text_bytes
+from greenroom_cluster.shard.state.sharing import is_over_share
 from greenroom_cluster.shard.step import Step
 
 Write: TypeAlias = wire.Mutation | wire.DeleteByUser | wire.Clean
@@ -81,16 +82,19 @@ class Admission:
         return known is None or time_us - age_ms * 1000 < known.since_us
 
     def refusal(
-        self, now_ns: int, known: Client | None, command: Write, size: int
+        self, now_ns: int, client: bytes, known: Client | None, command: Write, size: int
     ) -> wire.EncodedReply | None:
-        """Return why the command, whose record has `size`, is not taken; None if it is."""
+        """Return why the command, whose record has `size`, is not taken; None if it is.
+
+        `known` is what is known of the client.
+        """
         settings, request_id = self._settings, command.request_id
         if self._log.held_bytes > settings.uncommitted_bytes_max:
             self._shed(now_ns)
             if self._log.held_bytes > settings.uncommitted_bytes_max:
                 return self.too_many_bytes(request_id)
         if known is None:
-            if len(self._table.clients) >= settings.clients_max:
+            if self._too_many_clients(client):
                 return wire.Overloaded(request_id, "too many stores wrote to this shard lately: open fewer")
         elif (
             len(known.replies) >= settings.replies_max or known.kept_bytes > settings.replies_bytes_max
@@ -111,6 +115,13 @@ class Admission:
         if kind is wire.Clean and self._cleaning > self._copy.committed:
             return wire.Overloaded(request_id, "this shard is being cleaned already")
         return None
+
+    def _too_many_clients(self, client: bytes) -> bool:
+        """Whether the namespace of a client that is not known yet has too many already."""
+        clients, most = self._table.clients, self._settings.clients_max
+        if len(clients) < most:
+            return False
+        return is_over_share(clients.count_beside(client) + 1, len(clients) + 1, most)
 
     def _refused_write(self, command: wire.Create | wire.Update) -> wire.Failed | None:
         """Return a refusal if no session may hold this data; count how much of it was read in Python."""

@@ -46,10 +46,12 @@ class Growth:
         self._step = resources.step
         self._eviction = eviction
 
-    def charge(self, known: Client | None, command: Write, size: int, opened: int) -> int | wire.EncodedReply:
+    def charge(
+        self, client: bytes, known: Client | None, command: Write, size: int, opened: int
+    ) -> int | wire.EncodedReply:
         """Return what a command of this size is charged, or its refusal.
 
-        The reply to a patch holds the whole session that it opens.
+        `known` is what is known of the client. The reply to a patch holds the whole session that it opens.
         """
         memory = self._memory
         charge = size + GROWTH_BYTES + opened
@@ -59,18 +61,18 @@ class Growth:
                     break
             else:
                 return charge
-        return self._short(known, command, charge, opened)
+        return self._short(client, known, command, charge, opened)
 
     def _short(
-        self, known: Client | None, command: Write, charge: int, opened: int
+        self, client: bytes, known: Client | None, command: Write, charge: int, opened: int
     ) -> int | wire.EncodedReply:
         """Decide about a command when there may be no room for it, here or at a recipient."""
         memory, kind = self._memory, type(command)
         if memory.replies_bytes > memory.replies_bytes_max:
             memory.count_all()
-            if memory.replies_bytes > memory.replies_bytes_max and (
+            if (
                 known is None or (kind in _SHOWN and known.charged_below(command.low) < opened)
-            ):
+            ) and memory.keeps_too_much_for(client):
                 return wire.Overloaded(command.request_id, REPLIES_FULL)
         if kind not in GROWING:
             return charge

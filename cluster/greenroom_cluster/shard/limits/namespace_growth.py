@@ -61,14 +61,16 @@ class NamespaceGrowth(Growth):
         self._quotas = resources.quotas
         self._reserved: dict[str, _Reserved] = {}
 
-    def charge(self, known: Client | None, command: Write, size: int, opened: int) -> int | wire.EncodedReply:
+    def charge(
+        self, client: bytes, known: Client | None, command: Write, size: int, opened: int
+    ) -> int | wire.EncodedReply:
         """Return what a command is charged, or its refusal, for want of memory or for a quota."""
         if type(command) not in GROWING:
-            return super().charge(known, command, size, opened)
+            return super().charge(client, known, command, size, opened)
         namespace = namespace_of(command.digest)  # type: ignore[union-attr]  # all that grow have one
         part = self._quotas.part(namespace)
         if part is None:
-            return super().charge(known, command, size, opened)
+            return super().charge(client, known, command, size, opened)
         reserved = self._reserved.get(namespace)
         if reserved is None:
             reserved = self._reserved[namespace] = _Reserved()
@@ -79,7 +81,7 @@ class NamespaceGrowth(Growth):
             lacking = self._lacking(part, namespace, reserved, sessions, brought)
             if any(lacking):
                 return self._refused(command, namespace, lacking)
-        found = super().charge(known, command, size, opened)
+        found = super().charge(client, known, command, size, opened)
         if type(found) is int and (sessions or brought):
             # The caller logs it now.
             reserved.add(self._copy.log.appended + 1, sessions, brought)

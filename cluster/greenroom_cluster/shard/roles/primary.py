@@ -183,7 +183,7 @@ class Primary:
             self.reply(origin, wire.Unknowable(request_id, "repeated after the shard may have forgotten it"))
             return
         kind, admission, size = type(command), self.admission, record_bytes(within or command)
-        refusal = admission.refusal(now_ns, known, command, size)
+        refusal = admission.refusal(now_ns, client, known, command, size)
         if refusal is None and self._disk is not None and self.context.short:
             refusal = refused_by_disk(command, replication.short_of_disk)
         if refusal is not None:
@@ -192,7 +192,7 @@ class Primary:
         if (kind in LONG or self.paging.under_way) and self._pages(origin, client, command, within):
             return
         opened = admission.opened(command, size) if kind in OPENING else 0
-        charge = self.growth.charge(known, command, size, opened)
+        charge = self.growth.charge(client, known, command, size, opened)
         if type(charge) is not int:
             self.reply(origin, charge)  # type: ignore[arg-type]  # else it is a refusal
             return

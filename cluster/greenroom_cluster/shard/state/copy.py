@@ -135,10 +135,12 @@ class Copy:
 
     def count_now(self) -> None:
         """Tell the books what this copy holds, and how much of that its primary has added."""
-        replies = self.table.clients.charged_bytes
+        clients = self.table.clients
+        replies = clients.charged_bytes
         stored = self.table.charged_bytes + replies
         memory = self.memory
-        memory.note(self.shard, stored + self.log.charged_bytes + self.held_bytes, replies)
+        used = stored + self.log.charged_bytes + self.held_bytes
+        memory.note(self.shard, used, replies, clients.named_bytes)
         if stored > self._settled_bytes and self.primary_incarnation and not memory.keeps_for(self.shard):
             memory.spend(self.primary_incarnation, stored - self._settled_bytes)
         self._settled_bytes, self._settled_replies_bytes = stored, replies

@@ -5,7 +5,8 @@ waits for it. A repeat of the request gets the same reply and has no second effe
 
 Clients are known by the id in their hello, which anybody can make up or repeat. So a reply is given only to
 the command that it was decided for. Each kept reply is charged for the whole session that it shows, because
-it shares that with the table only until the session changes.
+it shares that with the table only until the session changes. What each namespace has is counted, so that none
+takes what is for all, see `sharing`.
 """
 
 from bisect import bisect_left, insort
@@ -16,6 +17,7 @@ import msgspec
 from greenroom import wire
 from greenroom.ids import DIGEST_BYTES, is_listed_as
 from greenroom_cluster.shard.state.memory import CLIENT_BYTES, REPLY_BYTES
+from greenroom_cluster.shard.state.namespaces import CLIENT_ID_BYTES, name_behind
 from greenroom_cluster.shard.state.records import Answered, ClientState, KeptReply, asked
 
 _SESSION = wire.EncodedSession
@@ -134,13 +136,17 @@ class Client:
 class ClientTable:
     """Clients and their kept replies, in the order in which clients were first seen."""
 
-    __slots__ = ("by_id", "charged_bytes")
+    __slots__ = ("_named", "by_id", "charged_bytes", "named_bytes")
 
     def __init__(self) -> None:
         self.by_id: dict[bytes, Client] = {}
         """Public for look-ups, which every write makes."""
         self.charged_bytes = 0
         """What clients and their replies are charged."""
+        self.named_bytes: dict[bytes, int] = {}
+        """Of these, what those of each namespace other than `default` are charged."""
+        # How many clients each of these has.
+        self._named: dict[bytes, int] = {}
 
     def __len__(self) -> int:
         return len(self.by_id)
@@ -149,16 +155,33 @@ class ClientTable:
         """Return what is known of the client, None if it never wrote here or was forgotten."""
         return self.by_id.get(client)
 
+    def count_beside(self, client: bytes) -> int:
+        """Return how many clients its namespace has."""
+        name = name_behind(client)
+        return self._named.get(name, 0) if name else len(self.by_id) - sum(self._named.values())
+
+    def _charge(self, client: bytes, more: int, clients: int = 0) -> None:
+        self.charged_bytes += more
+        name = name_behind(client)
+        if not name:
+            return
+        count = self._named.get(name, 0) + clients
+        if count:
+            self._named[name] = count
+            self.named_bytes[name] = self.named_bytes.get(name, 0) + more
+        else:
+            del self._named[name], self.named_bytes[name]
+
     def keep(self, kept: KeptReply, low: int, time_us: int) -> None:
         """Keep the reply to a request and drop those below the client's low-watermark."""
         known = self.by_id.get(kept.client)
         if known is None:
             known = self.by_id[kept.client] = Client(low, time_us, time_us)
-            self.charged_bytes += CLIENT_BYTES
+            self._charge(kept.client, CLIENT_BYTES, 1)
         known.used_us = time_us
         request_id = kept.request_id
         if request_id <= known.newest or request_id < low:
-            self.charged_bytes += known.keep(kept, low)
+            self._charge(kept.client, known.keep(kept, low))
             return
         # Nearly always, with every write, one reply comes and one goes.
         more, shown, replies = REPLY_BYTES, 0, known.replies
@@ -178,7 +201,10 @@ class ClientTable:
             known.kept_bytes += shown
             more += shown
         if more:
-            self.charged_bytes += more
+            if len(kept.client) > CLIENT_ID_BYTES:
+                self._charge(kept.client, more)
+            else:
+                self.charged_bytes += more
 
     def forget(self, clients: Iterable[bytes], silent_since_us: int) -> None:
         """Drop these clients, with their replies, except those that have written since."""
@@ -186,7 +212,7 @@ class ClientTable:
             known = self.by_id.get(client)
             if known is not None and known.used_us <= silent_since_us:
                 del self.by_id[client]
-                self.charged_bytes -= CLIENT_BYTES + known.charged_bytes
+                self._charge(client, -CLIENT_BYTES - known.charged_bytes, -1)
 
     @property
     def kept_bytes(self) -> int:
@@ -211,7 +237,7 @@ class ClientTable:
         """Add what a snapshot brought."""
         for state in clients:
             self.by_id[state.client] = Client(state.low, state.since_us, state.used_us)
-            self.charged_bytes += CLIENT_BYTES
+            self._charge(state.client, CLIENT_BYTES, 1)
         for kept in replies:
             # Clients come before their replies; a reply without its client is no reason to end this process.
             client = self.by_id.get(kept.client)
@@ -222,7 +248,7 @@ class ClientTable:
                     kept = msgspec.structs.replace(
                         kept, reply=wire.EncodedSession(reply.request_id, reply.state.copy())
                     )
-                self.charged_bytes += client.keep(kept, client.low)
+                self._charge(kept.client, client.keep(kept, client.low))
 
 
 def is_reply_to(kept: KeptReply, command: Answered) -> bool:

@@ -19,9 +19,13 @@ None of this is part of the replicated state: it decides what is logged, never w
 """
 
 from collections import defaultdict
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 from greenroom_cluster.shard.settings import HostSettings, ns
+from greenroom_cluster.shard.state.namespaces import name_behind
+from greenroom_cluster.shard.state.sharing import is_over_share
 
 UNLIMITED_BYTES = 1 << 62
 
@@ -49,6 +53,7 @@ _AMPLE = 4
 """With more than a quarter of the limit free, counting what a replica holds may wait."""
 _WANTED_OFFERS = 100
 """After a join was refused, room for it is kept back for so many offers; it is retried sooner."""
+_NONE_NAMED: Mapping[bytes, int] = MappingProxyType({})
 _REFUSED_NS = ns(60.0)
 """How long refused growth is shown, and the operator not told of it again."""
 
@@ -98,6 +103,7 @@ class Memory:
         "_excess_bytes",
         "_grants",
         "_joins",
+        "_named_replies",
         "_offers",
         "_peak_bytes",
         "_peak_used_bytes",
@@ -135,6 +141,8 @@ class Memory:
         self._reserved_bytes = 0
         self._used: defaultdict[int, int] = defaultdict(int)
         self._replies: dict[int, int] = {}
+        # Of these, by shard, those of each namespace other than `default`.
+        self._named_replies: dict[int, Mapping[bytes, int]] = {}
         self._grants: dict[bytes, Grant] = {}
         self._joins: dict[int, int] = {}
         # Shards that could have joined if less had been granted, and how many grants were offered since.
@@ -178,8 +186,14 @@ class Memory:
         while self.uncounted:
             self.uncounted.popitem()[1].count_now()
 
-    def note(self, shard: int, used_bytes: int, replies_bytes: int) -> None:
-        """Count what a replica holds now; `replies_bytes` of it are kept replies and their clients."""
+    def note(
+        self, shard: int, used_bytes: int, replies_bytes: int, named: Mapping[bytes, int] = _NONE_NAMED
+    ) -> None:
+        """Count what a replica holds now; `replies_bytes` of it are kept replies and their clients.
+
+        `named` tells how many of these each namespace other than `default` has, also when that changes.
+        """
+        self._named_replies[shard] = named
         more = used_bytes - self._used[shard]
         if more:
             self._used[shard] = used_bytes
@@ -192,6 +206,18 @@ class Memory:
             self._replies[shard] = replies_bytes
             self.replies_bytes += more
 
+    def keeps_too_much_for(self, client: bytes) -> bool:
+        """Whether more replies are kept than should be, and the namespace of this client has its share."""
+        total, most = self.replies_bytes, self.replies_bytes_max
+        if total <= most:
+            return False
+        by_shard, name = self._named_replies.values(), name_behind(client)
+        if name:
+            taken = sum(each.get(name, 0) for each in by_shard)
+        else:
+            taken = total - sum(sum(each.values()) for each in by_shard)
+        return is_over_share(taken, total, most)
+
     def add(self, shard: int, size: int) -> None:
         """Count what a replica adds, before it is counted as a whole."""
         self._used[shard] += size
@@ -203,6 +229,7 @@ class Memory:
         self.uncounted.pop(shard, None)
         self._joins.pop(shard, None)
         self.note(shard, 0, 0)
+        del self._named_replies[shard]
         self._keep_free()
 
     def measured(self, resident_bytes: int) -> None:

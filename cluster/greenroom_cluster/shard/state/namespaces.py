@@ -32,6 +32,20 @@ def owner_of(key: bytes, user_id: str) -> Owner:
     return user_id if len(key) == DIGEST_BYTES else (namespace_of(key), user_id)
 
 
+CLIENT_ID_BYTES = 16
+"""The id of a client, which its namespace follows, if that is another than `default`."""
+
+
+def client_in(namespace: str, client: bytes) -> bytes:
+    """Return as whom a client of a namespace is known: the replies that are kept for it are of that, too."""
+    return client + namespace.encode()
+
+
+def name_behind(client: bytes) -> bytes:
+    """Return the namespace of such a client as it stands there, empty for `default`."""
+    return client[CLIENT_ID_BYTES:]
+
+
 _READS = frozenset({wire.Get, wire.ListByUser, GetNear, Unhold})
 # By type, for every request in such a namespace is asked.
 _LOGGED = frozenset({*get_args(wire.Mutation), wire.DeleteByUser, wire.Clean})
