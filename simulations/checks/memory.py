@@ -4,6 +4,8 @@ What is held is counted anew from sessions and answers themselves, every so many
 What is logged and not applied yet is beside the bound: it may make room, and is gone in a moment.
 """
 
+from collections import Counter
+
 from greenroom.ids import DIGEST_BYTES
 from greenroom_cluster.shard.pairs.outgoing import UNTOLD_BYTES
 from greenroom_cluster.shard.roles.replica import Replica
@@ -16,6 +18,7 @@ from greenroom_cluster.shard.state.memory import (
     SESSION_BYTES,
     USER_BYTES,
 )
+from greenroom_cluster.shard.state.namespaces import name_behind
 from greenroom_cluster.shard.state.stored import decoded
 from simulations.cluster.actors import ActorProcess
 from simulations.cluster.stage import Stage
@@ -36,6 +39,15 @@ def held_bytes(replica: Replica) -> int:
     for kept in table.clients.replies():
         size += REPLY_BYTES + len(getattr(kept.reply, "state", b""))
     return size
+
+
+def kept_bytes(replica: Replica) -> dict[bytes, int]:
+    """Return what is kept for the clients of each namespace other than `default`, counted anew."""
+    sizes: Counter[bytes] = Counter()
+    for client, known in replica.table.clients.by_id.items():
+        shown = sum(len(getattr(kept.reply, "state", b"")) for kept in known.replies.values())
+        sizes[name_behind(client)] += CLIENT_BYTES + REPLY_BYTES * len(known.replies) + shown
+    return {name: size for name, size in sizes.items() if name}
 
 
 class MemoryOracle:
@@ -67,3 +79,7 @@ class MemoryOracle:
         booked = actor.host.memory.used_bytes
         if used != booked:
             self._stage.violate("memory", f"{actor.name} holds {used} bytes, its books say {booked}")
+        for replica in replicas:
+            kept, named = kept_bytes(replica), replica.table.clients.named_bytes
+            if kept != named:
+                self._stage.violate("memory", f"{actor.name} keeps {kept} bytes, its books say {named}")
