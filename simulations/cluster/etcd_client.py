@@ -1,8 +1,8 @@
 """A process's requests to etcd: each asks one member, and goes on to the next if the first is not reached.
 
-Which member that is, whom to believe and what an answer means is decided by the product's code. A connection
-is used again, as HTTP does; one whose answer did not come in time is given up, and what was sent on it may
-arrive all the same.
+Which member that is, how long it is waited for, whom to believe and what an answer means is decided by the
+product's code. A connection is used again, as HTTP does; one whose answer did not come in time is given up,
+and what was sent on it may arrive all the same.
 """
 
 from collections.abc import Callable, Sequence
@@ -91,6 +91,7 @@ class _Asking(Generic[Reply]):
         self._answered = answered
         self._left = len(client.members)
         self._turn = 0
+        self._sent_ns = 0
         self._address = ""
         self._attempt: Attempt | None = None
         self._end: End | None = None
@@ -109,11 +110,12 @@ class _Asking(Generic[Reply]):
 
     def _wait(self) -> None:
         self._turn += 1
-        self._client.process.later(TIMEOUT_SECONDS, self._overdue, self._turn)
+        self._client.process.later(self._client.members.patience_seconds, self._overdue, self._turn)
 
     def _overdue(self, turn: int) -> None:
         if turn != self._turn:
             return
+        self._client.members.silent(self._address)
         if self._end is None:
             assert self._attempt is not None
             self._attempt.cancel()
@@ -134,7 +136,9 @@ class _Asking(Generic[Reply]):
     def _opened(self, end: End) -> None:
         self._attempt, self._end = None, end
         end.on_data, end.on_closed = self._came, self._gone
-        self._client.process.network.send(end, self._ask)
+        process = self._client.process
+        self._sent_ns = process.machine.now_ns()
+        process.network.send(end, self._ask)
         self._wait()
 
     def _gone(self, _reason: str) -> None:
@@ -158,6 +162,7 @@ class _Asking(Generic[Reply]):
         try:
             if told.status != _OK:
                 gateway.raise_failure(told.body, told.status)
+            members.answered((self._client.process.machine.now_ns() - self._sent_ns) / 1e9)
             reply = gateway.decoded(told.body, self._kind)
             members.heard(self._address, _header_of(reply))
         except EtcdAwayError:

@@ -160,7 +160,8 @@ class Gateway(httpx.AsyncBaseTransport):
     """The gateways of all members: what is sent to any of them comes here.
 
     `faults` are taken from the left, one for each request that is not for a version; `down` are members that
-    cannot be connected to; `asked` lists where requests went.
+    cannot be connected to; `slow` are those who answer so many seconds later, though they do at once what
+    they are asked; `asked` lists where requests went.
     """
 
     def __init__(self, store: Store, version: str = "3.4.23") -> None:
@@ -168,13 +169,23 @@ class Gateway(httpx.AsyncBaseTransport):
         self.version = version
         self.faults: deque[Fault] = deque()
         self.down: set[str] = set()
+        self.slow: dict[str, float] = {}
         self.asked: list[tuple[str, str]] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         await trio.lowlevel.checkpoint()
-        member, path = f"{request.url.host}:{request.url.port}", request.url.path
+        member = f"{request.url.host}:{request.url.port}"
         if member in self.down:
             raise httpx.ConnectError("refused", request=request)
+        answer = await self._carried_out(member, request)
+        seconds, patience = self.slow.get(member, 0.0), request.extensions["timeout"]["read"]
+        await trio.sleep(min(seconds, patience))
+        if seconds > patience:
+            raise httpx.ReadTimeout("", request=request)
+        return answer
+
+    async def _carried_out(self, member: str, request: httpx.Request) -> httpx.Response:
+        path = request.url.path
         if path == "/version":
             return httpx.Response(200, json={"etcdserver": self.version, "etcdcluster": "3.4.0"})
         self.asked.append((member, path))

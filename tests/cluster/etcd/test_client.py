@@ -19,6 +19,7 @@ from greenroom_cluster.coordination.etcd.gateway import (
     Watched,
     end_of,
 )
+from greenroom_cluster.coordination.etcd.members import PATIENCE_SECONDS
 from greenroom_cluster.coordination.etcd.settings import EtcdSettings, etcd_settings
 from tests.cluster.etcd.fake import Fault, Gateway, Store
 
@@ -115,6 +116,49 @@ async def test_a_member_that_cannot_be_reached_costs_nothing(gateway: Gateway) -
             await etcd.transact([], [Put(b"a", b"x")])
         gateway.down.clear()
         await etcd.transact([], [Put(b"a", b"x")])
+
+
+async def warmed_up(etcd: EtcdClient) -> None:
+    """Ask until it is known that answers come soon."""
+    for _ in range(10):
+        await etcd.range(Range(b"a"))
+
+
+@pytest.mark.trio
+async def test_a_silent_member_is_soon_left(gateway: Gateway, autojump_clock: object) -> None:
+    async with client(gateway) as etcd:
+        await warmed_up(etcd)
+        gateway.slow[ONE] = 60.0
+        began = trio.current_time()
+        with pytest.raises(EtcdAwayError, match=f"{ONE} does not answer"):
+            await etcd.transact([], [Put(b"a", b"x")])
+        assert (await etcd.range(Range(b"a"))).kvs[0].value == b"x", "it may have been done"
+        assert trio.current_time() - began == pytest.approx(PATIENCE_SECONDS)
+        assert [path for _, path in gateway.asked].count("/v3/kv/txn") == 1, "it is not repeated here"
+        await etcd.range(Range(b"a"))
+        assert gateway.asked[-1][0] == TWO, "who has answered is asked again"
+
+
+@pytest.mark.trio
+async def test_whoever_has_never_answered_is_waited_for(gateway: Gateway, autojump_clock: object) -> None:
+    """A first answer may take its time, as with the handshakes of TLS."""
+    gateway.slow = {ONE: 0.9, TWO: 0.9}
+    async with client(gateway) as etcd:
+        await etcd.range(Range(b"a"))
+
+
+@pytest.mark.trio
+async def test_members_that_are_always_slow_are_of_use(gateway: Gateway, autojump_clock: object) -> None:
+    async with client(gateway) as etcd:
+        await warmed_up(etcd)
+        gateway.slow = {ONE: 0.4, TWO: 0.4}
+        failures = 0
+        for _ in range(30):
+            try:
+                await etcd.transact([], [Put(b"a", b"x")])
+            except EtcdAwayError:
+                failures += 1
+        assert failures == 1, "after that it is known what they take"
 
 
 @pytest.mark.trio

@@ -24,9 +24,11 @@ pytestmark = pytest.mark.trio
 SETTINGS = EtcdSettings(urls=("http://one:2379",), prefix="/greenroom/test")
 
 
+OPTIONS = ClusterOptions("test", 4, 2)
+
+
 def candidacy() -> Candidacy:
-    leadership = Leadership(SETTINGS.prefix, "c1", now_ns())
-    return Candidacy(leadership, ClusterOptions("test", 4, 2), bytes(16))
+    return Candidacy(Leadership(SETTINGS.prefix, "c1", now_ns()), OPTIONS, bytes(16))
 
 
 class Deaf(Gateway):
@@ -141,6 +143,31 @@ async def test_who_ends_while_a_map_is_being_kept_keeps_its_marks_as_well() -> N
                 await kept.store.save_marks({b"d": 7})
         candidate.stop()
     assert b"/greenroom/test/marks" in gateway.store.keys
+
+
+async def test_a_member_that_falls_silent_delays_a_decision_shortly(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: object
+) -> None:
+    """It has done what it was asked: the next one says so, and it is not done again."""
+    monkeypatch.setattr(
+        "greenroom_cluster.runtime.etcd_store.now_ns", lambda: round(trio.current_time() * 1e9)
+    )
+    gateway = Gateway(Store(trio.current_time))
+    settings = msgspec.structs.replace(SETTINGS, urls=("http://one:2379", "http://two:2379"))
+    async with EtcdClient(settings, transport=gateway) as client, trio.open_nursery() as nursery:
+        candidate = Candidate(client, Candidacy(Leadership(SETTINGS.prefix, "c1", 0), OPTIONS, bytes(16)))
+        nursery.start_soon(candidate.run)
+        async with candidate.leading() as kept:
+            await trio.sleep(10)
+            revision, began = gateway.store.revision, trio.current_time()
+            gateway.slow["one:2379"] = 60.0
+            with trio.fail_after(0.5):
+                await kept.store.save(msgspec.structs.replace(kept.map, version=2), vouched=True)
+            assert trio.current_time() - began == pytest.approx(0.3)
+            assert gateway.store.revision == revision + 1
+            await trio.sleep(10)
+            assert candidate.serves(1)
+        candidate.stop()
 
 
 async def cancel_when(scope: trio.CancelScope, condition: Callable[[], bool]) -> None:

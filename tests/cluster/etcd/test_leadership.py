@@ -33,6 +33,24 @@ class Member:
         self.drift = 1.0
 
 
+def _done(store: Store, effect: LeadershipEffect) -> LeadershipInput | None:
+    """Have etcd do what it is asked; return its answer."""
+    match effect:
+        case ls.Grant(number=number, ttl_seconds=ttl):
+            given: Any = store.grant({"TTL": ttl})
+            return ls.Leased(number, int(given["ID"]), int(given["TTL"]))
+        case ls.Renew(number=number, lease=lease):
+            kept = store.keep_alive({"ID": lease})["result"]
+            return ls.Leased(number, lease, int(kept.get("TTL", 0)))
+        case ls.Revoke(lease=lease):
+            store.revoke({"ID": lease})
+            return None
+        case ls.Transact(number=number, compares=compares, success=success, failure=failure):
+            body = json.loads(transaction_body(compares, success, failure))
+            return ls.Answered(number, decoded(json.dumps(store.txn(body)).encode(), Transacted))
+    raise AssertionError(effect)
+
+
 class World:
     """Time, the network between members and etcd, and what must hold of all of it.
 
@@ -165,22 +183,10 @@ class World:
             self.after(there, arrive)
 
     def _asked(self, effect: LeadershipEffect) -> LeadershipInput | None:
-        match effect:
-            case ls.Grant(number=number, ttl_seconds=ttl):
-                given: Any = self.store.grant({"TTL": ttl})
-                return ls.Leased(number, int(given["ID"]), int(given["TTL"]))
-            case ls.Renew(number=number, lease=lease):
-                kept = self.store.keep_alive({"ID": lease})["result"]
-                return ls.Leased(number, lease, int(kept.get("TTL", 0)))
-            case ls.Revoke(lease=lease):
-                self.store.revoke({"ID": lease})
-                return None
-            case ls.Transact(number=number, compares=compares, success=success, failure=failure):
-                body = json.loads(transaction_body(compares, success, failure))
-                reply = json.dumps(self.store.txn(body)).encode()
-                self._check_applied()
-                return ls.Answered(number, decoded(reply, Transacted))
-        raise AssertionError(effect)
+        answer = _done(self.store, effect)
+        if isinstance(effect, ls.Transact):
+            self._check_applied()
+        return answer
 
     # --- what must hold ----------------------------------------------------------------------------------
 
@@ -229,7 +235,7 @@ def test_leaders_change_and_answers_get_lost_in_the_drawn_runs() -> None:
     worlds = [World(seed) for seed in range(20)]
     for world in worlds:
         world.run(40)
-    assert sum(world.terms for world in worlds) > 40
+    assert sum(world.terms for world in worlds) > len(worlds) + 10
 
 
 def test_without_faults_the_first_leader_stays() -> None:
@@ -258,6 +264,43 @@ def test_a_leader_that_was_paused_writes_nothing_when_it_wakes() -> None:
     assert len(world.leaders()) == 2, "one of them does not know yet"
     world.run(3)
     assert paused.name not in world.leaders()
+
+
+@pytest.mark.parametrize(("silent_ns", "asked"), [(10_000_000, 5), (300_000_000, 4)])
+def test_a_write_without_an_answer_is_repeated_at_once_but_not_more_often(silent_ns: int, asked: int) -> None:
+    """Who was waited for in vain was waited for long enough; who refuses is left alone for a while."""
+    leadership, fake = Leadership("/greenroom/test", "c1", 0), Store()
+    now_ns, tried, waiting = 0, 0, leadership.step(0)
+    while not leadership.leads:
+        (effect,) = waiting
+        waiting = leadership.step(now_ns, _done(fake, effect))
+    (write,) = leadership.save(now_ns, first_map("test", SHARDS, 2))
+    while now_ns < SECOND:
+        assert isinstance(write, ls.Transact)
+        tried += 1
+        now_ns += silent_ns
+        again = leadership.step(now_ns, ls.Failed(write.number))
+        while not (found := [each for each in again if isinstance(each, ls.Transact)]):
+            now_ns = leadership.next_deadline()
+            again = leadership.step(now_ns)
+        (write,) = found
+    assert tried == asked
+
+
+@pytest.mark.parametrize(("silent_ns", "again_ns"), [(10_000_000, 200_000_000), (300_000_000, 300_000_000)])
+def test_a_renewal_without_an_answer_is_repeated_like_a_write(silent_ns: int, again_ns: int) -> None:
+    leadership, fake = Leadership("/greenroom/test", "c1", 0), Store()
+    waiting = leadership.step(0)
+    while not leadership.leads:
+        (effect,) = waiting
+        waiting = leadership.step(0, _done(fake, effect))
+    asked_ns = leadership.next_deadline()
+    (renewal,) = leadership.step(asked_ns)
+    assert isinstance(renewal, ls.Renew)
+    leadership.step(asked_ns + silent_ns - 1)
+    effects = leadership.step(asked_ns + silent_ns, ls.Failed(renewal.number))
+    assert bool(effects) == (silent_ns >= again_ns)
+    assert effects or leadership.next_deadline() == asked_ns + again_ns
 
 
 def test_an_end_that_did_not_arrive_while_etcd_elected_is_asked_for_again() -> None:

@@ -1,7 +1,8 @@
 """A client of etcd's JSON gateway over HTTP, under trio.
 
 Each call asks one member, and goes on to the next only if the first cannot be reached. All else that fails is
-`EtcdAwayError`, once: the caller knows whether it may ask again, and a transaction may have been applied.
+`EtcdAwayError`, once: the caller knows whether it may ask again, and a transaction may have been applied. How
+long a member may be silent is decided by `members`; the next call asks another one then.
 """
 
 import ssl
@@ -12,6 +13,7 @@ from typing import Self, TypeVar
 
 import httpx
 import msgspec
+import trio
 
 from greenroom_cluster.coordination.etcd import gateway
 from greenroom_cluster.coordination.etcd.gateway import (
@@ -56,7 +58,7 @@ class EtcdClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._settings = settings
-        self._members = Members(settings.urls)
+        self._members = Members(settings.urls, settings.timeout_seconds)
         self._token = ""
         self._known: set[str] = set()
         secure = any(url.startswith("https:") for url in settings.urls)
@@ -176,8 +178,11 @@ class EtcdClient:
         raise unreached
 
     async def _sent(self, url: str, path: str, body: bytes) -> bytes:
+        began = trio.current_time()
         try:
-            response = await self._http.post(f"{url}{path}", content=body, headers=self._headers())
+            response = await self._http.post(
+                f"{url}{path}", content=body, headers=self._headers(), timeout=self._patience()
+            )
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise _UnreachedError(str(self._away(url, error))) from None
         except httpx.RemoteProtocolError as error:
@@ -190,7 +195,11 @@ class EtcdClient:
             raise self._away(url, error) from None
         if response.status_code != httpx.codes.OK:
             self._refuse(url, response.content, response.status_code)
+        self._members.answered(trio.current_time() - began)
         return response.content
+
+    def _patience(self) -> httpx.Timeout:
+        return httpx.Timeout(self._members.patience_seconds)
 
     def _refuse(self, url: str, body: bytes, status: int) -> None:
         try:
@@ -203,7 +212,10 @@ class EtcdClient:
         return {"Authorization": self._token} if self._token else {}
 
     def _away(self, url: str, error: httpx.HTTPError) -> EtcdAwayError:
-        self._members.failed(url)
+        if isinstance(error, httpx.TimeoutException):
+            self._members.silent(url)
+        else:
+            self._members.failed(url)
         return EtcdAwayError(f"{url} does not answer: {type(error).__name__} {error}".rstrip())
 
     # --- members -----------------------------------------------------------------------------------------
@@ -225,7 +237,7 @@ class EtcdClient:
 
     async def _look_up(self, url: str) -> None:
         try:
-            response = await self._http.get(f"{url}/version")
+            response = await self._http.get(f"{url}/version", timeout=self._patience())
         except httpx.HTTPError as error:
             raise self._away(url, error) from None
         if response.status_code != httpx.codes.OK:

@@ -37,6 +37,7 @@ TTL_SECONDS = 2
 LOOK_NS = 500_000_000
 """A standby looks so often whether somebody leads, besides watching."""
 RETRY_NS = 200_000_000
+"""A request without an answer is repeated so long after the last time: at once, if it has waited longer."""
 
 _decode_marks = msgspec.msgpack.Decoder(dict[bytes, int]).decode
 _encode = msgspec.msgpack.Encoder().encode
@@ -218,7 +219,7 @@ class Leadership:
             effects.append(Renew(self._renewing, self._lease))
         if self._write is not None and now_ns >= self._due_ns:
             # It has no outcome yet: the same again.
-            self._due_ns = NEVER_NS
+            self._due_ns, self._asked_ns = NEVER_NS, now_ns
             again = msgspec.structs.replace(self._write.transaction, number=self._next())
             self._awaited = again.number
             effects.append(again)
@@ -266,11 +267,12 @@ class Leadership:
         raise InvariantError(f"{type(happened).__name__} while {self._phase}")
 
     def _failed(self, now_ns: int) -> list[LeadershipEffect]:
-        self._due_ns = now_ns + RETRY_NS
+        again_ns = max(now_ns, self._asked_ns + RETRY_NS)
         if self._phase == "leading":
+            self._due_ns = again_ns
             return []
         # A race without an answer may be won: its lease must not keep others from leading.
-        return self._stand_by(now_ns, RETRY_NS)
+        return self._stand_by(now_ns, again_ns - now_ns)
 
     def _stand_by(self, now_ns: int, wait_ns: int) -> list[LeadershipEffect]:
         lease, self._lease, self._fence = self._lease, 0, 0
@@ -329,7 +331,7 @@ class Leadership:
             self._valid_ns = self._renewed_ns + happened.ttl_seconds * 1_000_000_000
         else:
             # Sooner than usual: two thirds of the lease are left at most.
-            self._renewed_ns = now_ns - self._third_ns + RETRY_NS
+            self._renewed_ns = max(now_ns, self._renewed_ns + RETRY_NS) - self._third_ns
         return []
 
     # --- what a leader writes ----------------------------------------------------------------------------

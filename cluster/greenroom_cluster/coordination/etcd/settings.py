@@ -8,7 +8,7 @@ from greenroom.addresses import join_address, parse_address
 from greenroom.errors import UsageError
 
 TIMEOUT_SECONDS = 1.0
-"""For one request to one member: half of the shortest lease."""
+"""For one request to one member, at most: half of the shortest lease."""
 PORT = 2379
 _SCHEMES = {"etcd": "http", "etcds": "https"}
 
