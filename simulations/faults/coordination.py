@@ -9,7 +9,7 @@ from simulations.cluster.connections import CLUSTER
 from simulations.cluster.coordination import Disk
 from simulations.cluster.serving import Coordinating
 from simulations.cluster.supervisors import SupervisorProcess
-from simulations.faults.hits import Hit, Undo
+from simulations.faults.hits import Hit, Undo, setting
 from simulations.kernel.timeline import MILLISECOND
 
 
@@ -94,12 +94,7 @@ def lose_answers(hit: Hit) -> Undo | None:
     process = hit.target.process
     if not isinstance(process, Coordinating):
         return None
-    process.lose_answers = int(hit.amount)
-
-    def stop() -> None:
-        process.lose_answers = 0
-
-    return stop
+    return setting(process, "lose_answers", int(hit.amount))
 
 
 def stale_map(hit: Hit) -> Undo | None:

@@ -2,7 +2,7 @@
 
 from simulations.cluster.candidates import PREFIX, CandidateProcess
 from simulations.cluster.etcd import EtcdMember
-from simulations.faults.hits import Hit, Undo, nothing
+from simulations.faults.hits import Hit, Undo, nothing, setting
 from simulations.kernel.timeline import SECOND
 
 _LEADER = f"{PREFIX}/leader".encode()
@@ -66,14 +66,7 @@ def stop_coordinator(hit: Hit) -> Undo | None:
 def lose_answers(hit: Hit) -> Undo | None:
     """The next so many transactions that write are carried out, and nobody is told."""
     etcd = hit.stage.etcd
-    if etcd is None:
-        return None
-    etcd.unanswered = int(hit.amount)
-
-    def stop() -> None:
-        etcd.unanswered = 0
-
-    return stop
+    return None if etcd is None else setting(etcd, "unanswered", int(hit.amount))
 
 
 def carry_out_late(hit: Hit) -> Undo | None:
@@ -81,12 +74,8 @@ def carry_out_late(hit: Hit) -> Undo | None:
     etcd = hit.stage.etcd
     if etcd is None:
         return None
-    etcd.late, etcd.late_ns = int(hit.amount), int(hit.seconds * SECOND)
-
-    def stop() -> None:
-        etcd.late = 0
-
-    return stop
+    etcd.late_ns = int(hit.seconds * SECOND)
+    return setting(etcd, "late", int(hit.amount))
 
 
 def elect(hit: Hit) -> Undo | None:
@@ -120,11 +109,4 @@ def stay_behind(hit: Hit) -> Undo | None:
 def silence(hit: Hit) -> Undo | None:
     """The watches at a member of etcd stay open and say nothing."""
     member = _member(hit)
-    if member is None:
-        return None
-    member.silent = True
-
-    def speak() -> None:
-        member.silent = False
-
-    return speak
+    return None if member is None else setting(member, "silent", value=True)

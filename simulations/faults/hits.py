@@ -23,6 +23,12 @@ def nothing() -> None:
     """Take back what heals by itself."""
 
 
+def setting(owner: object, name: str, value: int) -> Undo:
+    """Set a number or a flag; return what unsets it."""
+    setattr(owner, name, value)
+    return lambda: setattr(owner, name, type(value)())
+
+
 class Reach:
     """What faults can reach in one world."""
 
