@@ -193,6 +193,22 @@ class Hosts:
             for sender, receiver in ways:
                 self.network.find(sender, self.network.addresses(receiver)[1])
 
+    @contextmanager
+    def etcd_paused(self) -> Iterator[None]:
+        """Keep all members of etcd from running meanwhile."""
+        self.members.pause_all()
+        try:
+            yield
+        finally:
+            self.members.wake_all()
+
+    @contextmanager
+    def etcd_killed(self) -> Iterator[None]:
+        """Kill all members of etcd, and start them again afterwards."""
+        self.members.kill_all()
+        yield
+        self.members.start_all()
+
     # --- what is seen ------------------------------------------------------------------------------------
 
     def leader(self) -> str:

@@ -5,6 +5,7 @@ GREENROOM_HOSTS_ROUNDS says how often each story is told; from 2 on, with events
 
 import itertools
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -33,21 +34,10 @@ async def test_coordinators_and_etcd_alone_cost_no_caller_anything(
         async with story.event("nothing", NOTHING):
             await trio.sleep(3)
         await etcd_loses_its_leader(hosts, story)
-        async with story.event("etcd cut off from the coordinators", NOTHING):
-            with hosts.etcd_out_of_reach():
-                await until(lambda: hosts.leader() == "", 20)
-                await trio.sleep(1)
-            await hosts.until_leader()
-            await hosts.until_whole()
-        async with story.event("all of etcd paused for ten seconds", NOTHING):
-            hosts.members.pause_all()
-            await trio.sleep(OUTAGE_SECONDS)
-            assert hosts.leader() == ""
-            hosts.members.wake_all()
-            await hosts.until_leader()
-            await hosts.until_whole()
+        await etcd_is_away(hosts, story, "etcd cut off from the coordinators", hosts.etcd_out_of_reach())
+        await etcd_is_away(hosts, story, "all of etcd paused for ten seconds", hosts.etcd_paused())
         if LONG:
-            await all_of_etcd_is_killed(hosts, story)
+            await etcd_is_away(hosts, story, "all of etcd killed for ten seconds", hosts.etcd_killed())
         await leader_is_killed(hosts, story)
         async with story.event("leading coordinator paused for five seconds, and woken", NOTHING):
             first = await hosts.until_leader()
@@ -69,11 +59,12 @@ async def etcd_loses_its_leader(hosts: Hosts, story: Story) -> None:
         await hosts.until_whole()
 
 
-async def all_of_etcd_is_killed(hosts: Hosts, story: Story) -> None:
-    async with story.event("all of etcd killed for ten seconds", NOTHING):
-        hosts.members.kill_all()
-        await trio.sleep(OUTAGE_SECONDS)
-        hosts.members.start_all()
+async def etcd_is_away(hosts: Hosts, story: Story, name: str, away: AbstractContextManager[None]) -> None:
+    """Have no coordinator lead for a while, because none reaches etcd."""
+    async with story.event(name, NOTHING):
+        with away:
+            await trio.sleep(OUTAGE_SECONDS)
+            assert hosts.leader() == ""
         await hosts.until_leader()
         await hosts.until_whole()
 
