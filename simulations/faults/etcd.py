@@ -49,6 +49,13 @@ def cut_off(hit: Hit) -> Undo | None:
     return hit.cut(there=[member.machine.name for member in etcd.members])
 
 
+def cut_off_from_nodes(hit: Hit) -> Undo | None:
+    """A coordinator on etcd is cut off from all nodes, and from nobody else."""
+    if not isinstance(hit.target.process, CandidateProcess):
+        return None
+    return hit.cut(there=sorted(hit.stage.supervisors))
+
+
 def stop_coordinator(hit: Hit) -> Undo | None:
     """A coordinator is told to end, and started again afterwards."""
     process = hit.target.process

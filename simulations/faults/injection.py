@@ -151,6 +151,7 @@ KINDS: dict[str, Callable[[Hit], Undo | None]] = {
     "crash etcd member": etcd.crash_member,
     "etcd away": etcd.away,
     "cut off from etcd": etcd.cut_off,
+    "cut off from nodes": etcd.cut_off_from_nodes,
     "stop coordinator": etcd.stop_coordinator,
     "lose etcd answers": etcd.lose_answers,
     "carry out late": etcd.carry_out_late,

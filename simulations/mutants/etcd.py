@@ -3,7 +3,9 @@
 
 from msgspec.structs import replace
 
+from greenroom.deadlines import NEVER_NS
 from greenroom_cluster.coordination.etcd import leadership as ls
+from greenroom_cluster.coordination.etcd.candidacy import Candidacy
 from greenroom_cluster.coordination.etcd.leadership import Leadership
 from simulations.mutants.patching import Patches, mutant
 from simulations.plans.plan import Action, Fault, Plan
@@ -61,6 +63,17 @@ LEADS_AGAIN = replace(
     ),
 )
 """One coordinator leads, then the other, which decides, then the first again."""
+
+NODES_OUT_OF_REACH = replace(
+    _ON_ETCD,
+    seconds=16.0,
+    whole_at_end=True,
+    faults=(
+        Fault(1000, "cut off from nodes", "coordinator", 60.0),
+        Fault(1500, "kill actor", "primary of shard 0"),
+    ),
+)
+"""Who leads reaches etcd and no node, for as long as it takes; the other coordinator reaches all."""
 
 
 @mutant("writes without the leader's fence", budget=20, plan=LATE_BESIDE_ANOTHER)
@@ -131,3 +144,13 @@ def _(patches: Patches) -> None:
 
     patches.set(Leadership, "_loaded", begin)
     patches.set(Leadership, "save", keep)
+
+
+@mutant("leads on where no node hears it", budget=20, plan=NODES_OUT_OF_REACH)
+def _(patches: Patches) -> None:
+    """Whoever has the lease keeps it, though it hears no node, and nobody decides."""
+
+    def gives_up_ns(self):
+        return NEVER_NS
+
+    patches.set(Candidacy, "_gives_up_ns", gives_up_ns)

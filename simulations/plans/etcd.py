@@ -21,6 +21,7 @@ _OF_A_FILE = frozenset({"restore coordinator", "begin anew"})
 OF_ETCD = frozenset({
     "crash etcd member", "etcd away", "cut off from etcd", "lose etcd answers", "carry out late",
     "elect another member", "end lease", "member behind", "silent watches", "stop coordinator",
+    "cut off from nodes",
 })  # fmt: skip
 """The kinds of faults that strike only where the map is in etcd."""
 
@@ -30,10 +31,12 @@ _ETCD = (
 )  # fmt: skip
 _COORDINATORS = (
     "restart coordinator", "restart coordinator", "pause coordinator", "pause coordinator",
-    "slow coordinator", "cut off from etcd", "cut off from etcd", "crash coordinator at write",
+    "slow coordinator", "cut off from etcd", "cut off from nodes", "crash coordinator at write",
     "cut off coordinator", "end lease", "carry out late", "lose coordinator answers", "stop coordinator",
 )  # fmt: skip
 _THEMES = (_ETCD, _COORDINATORS, _ETCD + _COORDINATORS)
+_GIVES_UP_SECONDS = 4.0
+"""After so long a coordinator gives up that hears no node."""
 _LASTS_SECONDS = (0.05, 0.3, 0.9, 1.5, 2.0, 2.5, 3.5)
 
 
@@ -90,6 +93,8 @@ def _fault(plan: Plan, random: Random, kind: str, at_ms: float) -> Fault:
             return Fault(at_ms, "slow", coordinator, seconds, random.choice((1.0, 10.0, 100.0)))
         case "cut off coordinator":
             return Fault(at_ms, "cut off", f"node coordinator{number % plan.coordinators or ''}", seconds)
+        case "cut off from nodes":
+            return Fault(at_ms, kind, coordinator, round(seconds + _GIVES_UP_SECONDS, 4))
         case "crash coordinator at write":
             return Fault(at_ms, kind, coordinator, seconds, random.choice((0.0, 1.0)))
         case "slow disk":

@@ -87,6 +87,23 @@ def test_without_etcd_all_serves_and_nothing_is_decided() -> None:
     assert world.violations == []
 
 
+def test_who_reaches_etcd_and_no_node_lets_another_one_decide() -> None:
+    world = World(PLAN)
+    assert world.begin()
+    first = world.coordinator
+    world["coordinator"].strike("cut off from nodes", seconds=60.0)
+    world["primary of shard 0"].kill()
+    epoch = world.map.shards[0].epoch
+    end = world.timeline.now + 6 * SECOND
+    assert world.timeline.run_until(end, lambda: world.map.shards[0].epoch > epoch)
+    assert world.coordinator is not first
+    before = world.network.happened["coordinator began to lead"]
+    world.timeline.run_until(world.timeline.now + 30 * SECOND)
+    assert world.network.happened["coordinator began to lead"] == before, "it leads on"
+    assert world.whole()
+    assert world.violations == []
+
+
 @pytest.mark.parametrize("kind", sorted(OF_ETCD))
 def test_each_fault_of_etcd_strikes_and_is_taken_back(kind: str) -> None:
     target = "etcd 0" if kind in OF_MEMBERS else "coordinator"

@@ -162,6 +162,7 @@ class Leadership:
         self._lease = 0
         self._left = 0
         self._fence = 0
+        self._yields_until_ns = now_ns
         self._renewing = 0
         self._renewed_ns = self._valid_ns = now_ns
         self._held: dict[bytes, tuple[bytes, int]] = {}
@@ -197,6 +198,11 @@ class Leadership:
     def end(self, now_ns: int) -> list[Revoke]:
         """Take part no longer: whoever stands by need not wait for the end of a lease."""
         return [each for each in self._stand_by(now_ns, NEVER_NS) if isinstance(each, Revoke)]
+
+    def give_up(self, now_ns: int, reason: str, yield_ns: int) -> list[LeadershipEffect]:
+        """Lead no longer, nor again within `yield_ns`: others may."""
+        self._yields_until_ns = now_ns + yield_ns
+        return self._resign(now_ns, reason)
 
     # --- what is due -------------------------------------------------------------------------------------
 
@@ -294,6 +300,8 @@ class Leadership:
                 # whoever leads etcd next has begun the lease anew.
                 return [*self._stand_by(now_ns, RETRY_NS), Revoke(self._left)]
             return self._stand_by(now_ns, LOOK_NS)
+        if now_ns < self._yields_until_ns:
+            return self._stand_by(now_ns, min(LOOK_NS, self._yields_until_ns - now_ns))
         self._phase, self._awaited, self._asked_ns = "granting", self._next(), now_ns
         self._due_ns = NEVER_NS
         return [Grant(self._awaited, self._ttl_seconds)]
