@@ -3,7 +3,7 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -172,26 +172,35 @@ class Hosts:
     @contextmanager
     def lost(self, *ways: tuple[str, str]) -> Iterator[None]:
         """Lose all that the first host of each pair sends to the second meanwhile."""
-        for sender, receiver in ways:
-            self.network.lose(sender, *self.network.addresses(receiver))
-        try:
+        with self._losing([(sender, self.network.addresses(receiver)) for sender, receiver in ways]):
             yield
-        finally:
-            for sender, receiver in ways:
-                self.network.find(sender, *self.network.addresses(receiver))
 
     @contextmanager
     def etcd_out_of_reach(self) -> Iterator[None]:
         """Lose all between the coordinators and etcd meanwhile; nodes do not notice."""
-        ways = [(one, other) for one in COORDINATORS for other in ETCD]
-        ways += [(other, one) for one, other in ways]
-        for sender, receiver in ways:
-            self.network.lose(sender, self.network.addresses(receiver)[1])
+        pairs = [(one, other) for one in COORDINATORS for other in ETCD]
+        ways = [*pairs, *((other, one) for one, other in pairs)]
+        with self._losing([(sender, self.network.addresses(receiver)[1:]) for sender, receiver in ways]):
+            yield
+
+    @contextmanager
+    def cut_off_but_for_etcd(self, host: str) -> Iterator[None]:
+        """Cut a host off from everything but the members of etcd meanwhile."""
+        pairs = [(host, other) for other in (*NODES, SPARE, APPS) if other != host]
+        ways = [*pairs, *((other, one) for one, other in pairs)]
+        with self._losing([(sender, self.network.addresses(receiver)[:1]) for sender, receiver in ways]):
+            yield
+
+    @contextmanager
+    def _losing(self, ways: Sequence[tuple[str, tuple[str, ...]]]) -> Iterator[None]:
+        """Lose all that each host sends to these addresses meanwhile."""
+        for sender, addresses in ways:
+            self.network.lose(sender, *addresses)
         try:
             yield
         finally:
-            for sender, receiver in ways:
-                self.network.find(sender, self.network.addresses(receiver)[1])
+            for sender, addresses in ways:
+                self.network.find(sender, *addresses)
 
     @contextmanager
     def etcd_paused(self) -> Iterator[None]:

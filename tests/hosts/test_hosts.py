@@ -14,7 +14,7 @@ import trio
 from tests.cluster.etcd.stage import needs_etcd
 from tests.hosts.network import needs_hosts
 from tests.hosts.stage import APPS, ETCD, NODES, SPARE, ZONES, Hosts, stopped, until
-from tests.hosts.story import DEAF, LOST, MOVED, NOTHING, UNDECIDED, Report, Story, told
+from tests.hosts.story import ALONE, DEAF, LOST, MOVED, NOTHING, UNDECIDED, Report, Story, told
 
 pytestmark = [pytest.mark.system, pytest.mark.trio, pytest.mark.timeout(3600), needs_hosts, needs_etcd]
 
@@ -137,6 +137,12 @@ async def deciders_are_cut_off(hosts: Hosts, story: Story) -> None:
     async with story.event("host of the leading coordinator cut off", UNDECIDED):
         first = await hosts.until_leader()
         with hosts.cut_off(first):
+            await hosts.until_whole(first)
+        await hosts.until_whole()
+    async with story.event("host of the leading coordinator cut off from all but etcd", ALONE):
+        first = await hosts.until_leader()
+        with hosts.cut_off_but_for_etcd(first):
+            await hosts.until_leader(first)
             await hosts.until_whole(first)
         await hosts.until_whole()
     await hosts.lead_etcd_from("h3")
