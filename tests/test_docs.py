@@ -20,6 +20,7 @@ from greenroom import (
     MemoryStore,
     SessionData,
     SqliteStore,
+    ending_messages,
     near_messages,
     new_session_id,
     proofs,
@@ -268,7 +269,7 @@ def test_options_of_a_store_are_all_told() -> None:
 def test_every_message_stands_in_the_table() -> None:
     tags = {
         each.__struct_config__.tag: name
-        for module in (wire, near_messages, proofs, peering, messages, records)
+        for module in (wire, near_messages, ending_messages, proofs, peering, messages, records)
         for name, each in vars(module).items()
         if isinstance(each, type) and issubclass(each, wire.Frame) and each.__struct_config__.tag is not None
         # A `Session` and a `Held`, as their senders have them.

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from greenroom import wire
+from greenroom.ending_messages import WatchRequest
 from greenroom.identities import Identity, IdentityRole
 from greenroom.near_messages import NearRequest
 from greenroom_cluster.coordination.messages import (
@@ -28,7 +29,7 @@ from greenroom_cluster.coordination.messages import (
 from greenroom_cluster.shard.clients.operations import Operation
 from greenroom_cluster.shard.messages import PeerRequest
 
-ActorRequest: TypeAlias = wire.Get | wire.Mutation | wire.Fanout | NearRequest
+ActorRequest: TypeAlias = wire.Get | wire.Mutation | wire.Fanout | NearRequest | WatchRequest
 NodeReport: TypeAlias = (
     Propose | RegisterNode | RegisterActor | ReportDead | RemoveNode | Heartbeat | ShowDirectory
 )

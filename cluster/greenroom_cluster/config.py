@@ -43,6 +43,7 @@ ACTORS = 2
 MEMORY_BYTES_MIN = 96 << 20
 SYNC_SECONDS = 1.0
 NEAR_SECONDS = 0.3
+WATCHES_MAX, WATCHES_MAX_MAX = 200_000, 10_000_000
 RECOVER_ALONE_MIN = 10.0
 SYNC_SECONDS_MIN, SYNC_SECONDS_MAX = 0.01, 60.0
 Durability: TypeAlias = Literal["none", "interval", "fsync"]
@@ -116,7 +117,8 @@ class ActorOptions(msgspec.Struct, frozen=True, kw_only=True):
     `memory_max` is a bound such as `512MiB`; empty: a share of what there is. `evict` says which sessions end
     when that, or one of the `quotas`, is reached. `durability` says what is on disk before a write is
     acknowledged: nothing, all but the writes of the last `sync_interval` seconds, or all. `near_seconds` is
-    for how long stores with a near cache may show a session without asking.
+    for how long stores with a near cache may show a session without asking, `watches_max` how many sessions
+    stores may watch for their ends.
     """
 
     memory_max: Annotated[
@@ -156,6 +158,9 @@ class ActorOptions(msgspec.Struct, frozen=True, kw_only=True):
             help="How long stores may show a session that they keep before they ask again; 0: they keep none."
         ),
     ] = NEAR_SECONDS
+    watches_max: Annotated[
+        int, Flag(help="How many sessions stores may watch at each actor, to learn at once when they end.")
+    ] = WATCHES_MAX
 
     def check(self) -> None:
         """Raise UsageError, naming the option, if something cannot be."""
@@ -175,12 +180,17 @@ class ActorOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError(
                 f"--near-seconds must be 0 to {HostSettings().lease_seconds:g}; it is {self.near_seconds:g}"
             )
+        if not 1 <= self.watches_max <= WATCHES_MAX_MAX:
+            raise UsageError(f"--watches-max must be 1 to {WATCHES_MAX_MAX}; it is {self.watches_max}")
 
     def core(self) -> HostSettings:
         """Return the settings of an actor's core; without `memory_max` it has no bound."""
         bytes_max = memory_bytes("--memory-max", self.memory_max)
         core = HostSettings(
-            eviction=self.evict, quotas=parse_quotas(self.quotas), near_seconds=self.near_seconds
+            eviction=self.evict,
+            quotas=parse_quotas(self.quotas),
+            near_seconds=self.near_seconds,
+            watches_max=self.watches_max,
         )
         return msgspec.structs.replace(core, memory_bytes_max=bytes_max) if bytes_max else core
 

@@ -11,6 +11,7 @@ from greenroom.cluster_map import ActorEntry, ClusterMap, ShardEntry
 from greenroom.errors import UnavailableError, UsageError
 from greenroom.near_use import NearUse
 from greenroom.tls.demands import node_of as node_demand
+from greenroom.watch_use import WatchUse
 from greenroom_cluster.coordination.messages import ETCD_AWAY
 from greenroom_cluster.coordination.recovery import durable_members
 from greenroom_cluster.coordinator_status import (
@@ -78,7 +79,7 @@ class ActorStatus(msgspec.Struct, frozen=True):
     `used_bytes` and `free_bytes` of its memory are 0 if it does not report them. `grantable_bytes` of the
     free ones belong to no shard's share yet. `evicted` counts the sessions that its primaries ended to make
     room. `refuses_growth`: it had no memory for a write within the last minute. `near`: what it holds for
-    near caches.
+    near caches; `watches`: what it tells of endings.
     """
 
     slot: str
@@ -97,6 +98,7 @@ class ActorStatus(msgspec.Struct, frozen=True):
     grantable_bytes: int = 0
     refuses_growth: bool = False
     near: NearUse = NearUse()
+    watches: WatchUse = WatchUse()
 
 
 class SuspendedStatus(msgspec.Struct, frozen=True):
@@ -379,6 +381,7 @@ def _actor_status(
         memory_bytes_max=0 if inspection is None else inspection.memory_bytes_max,
         evicted=0 if inspection is None else inspection.evicted,
         near=NearUse() if inspection is None else inspection.near,
+        watches=WatchUse() if inspection is None else inspection.watches,
         grantable_bytes=0 if inspection is None else inspection.grantable_bytes,
         refuses_growth=inspection is not None and actor.slot in refusing,
     )

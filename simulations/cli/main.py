@@ -105,6 +105,14 @@ def _add_profile(parser: argparse.ArgumentParser) -> None:
         const="near-mixed",
         help="both of these",
     )
+    either.add_argument(
+        "--watched", dest="profile", action="store_const", const="watched",
+        help="clients watch sessions for their ends",
+    )  # fmt: skip
+    either.add_argument(
+        "--watched-near", dest="profile", action="store_const", const="watched-near",
+        help="so they do, and some keep sessions",
+    )  # fmt: skip
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -89,6 +89,7 @@ class ClientProcess(Process):
         self.perform = runner.perform
         self.hit = runner.hit
         self.gather = runner.gather
+        self.watch = runner.watch
         # Whether it speaks version 3 of the protocol, as former releases do.
         self.former = False
 
@@ -141,7 +142,8 @@ class _Runner(DialogRunner):
         return machine.wall_us(), machine.now_ns()
 
     def _warn(self, notice: str) -> None:
-        pass
+        if notice.startswith("who was told"):  # what judges it has failed
+            self._process.dialog.complaint(notice)
 
     def _challenge(self, _number: int, address: str) -> Shown | None:
         return challenge_of(self._process, address)

@@ -26,6 +26,7 @@ from simulations.mutants import (
     requests,
     syncing,
     tokens,
+    watching,
     zones,
 )
 from simulations.mutants.patching import MUTANTS, Mutant, planted
@@ -55,6 +56,7 @@ __all__ = [
     "syncing",
     "table",
     "tokens",
+    "watching",
     "zones",
 ]
 

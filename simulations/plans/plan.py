@@ -73,6 +73,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     `near_sessions`: how many sessions each client keeps, in turn (0, no entry: none), with `near_eager` from
     the first read on; actors let it show them for `near_seconds`. `client_rates` are as `rates`.
 
+    `watched`: how many sessions each client watches for their ends, in turn (0, no entry: none).
+
     `secret`: processes have no certificates and prove that they know one secret, which an intruder does not.
 
     `durability`: what the actors of each node keep on disk, in turn ("none", "interval" or "fsync"; no entry:
@@ -130,6 +132,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     near_eager: bool = False
     near_seconds: float = 0.0
     client_rates: tuple[int, ...] = ()
+    watched: tuple[int, ...] = ()
     durability: tuple[str, ...] = ()
     interval_seconds: float = 1.0
     sync_ms: float = 1.0

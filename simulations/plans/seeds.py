@@ -10,6 +10,7 @@ from simulations.plans.etcd import EVERY, on_etcd
 from simulations.plans.generation import make_plan
 from simulations.plans.near import near
 from simulations.plans.plan import Plan
+from simulations.plans.watched import watched
 
 
 def _as_it_is(plan: Plan) -> Plan:
@@ -23,6 +24,8 @@ PROFILES: dict[str, Callable[[Plan], Plan]] = {
     "etcd": _as_it_is,
     "near": near,
     "near-mixed": lambda plan: near(mixed(plan)),
+    "watched": watched,
+    "watched-near": lambda plan: watched(near(plan)),
 }
 """What seeds can stand for. With "etcd" all of them stand on it; else every third does."""
 

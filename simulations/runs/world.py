@@ -27,10 +27,12 @@ from simulations.kernel.timeline import SECOND
 from simulations.plans.plan import Plan
 from simulations.workload.callers import Workload
 from simulations.workload.probes import Probes
+from simulations.workload.watching import Watching
 
 START_BOUND_NS = 20 * SECOND
 HEAL_BOUND_NS = 30 * SECOND
 REST_BOUND_NS = 5 * SECOND
+ENDED_BOUND_NS = 15 * SECOND
 SETTLED_SECONDS = 0.5
 GAP_SECONDS = 0.03
 
@@ -62,6 +64,7 @@ class World(Stage):
         self.poisons = Poisons(self, book, self.oracles)
         self.open(self.oracles, self.poisons.touched)
         self.workload = Workload(self, book)
+        self.watching = Watching(self, self.workload, self.oracles)
         self.faults = Faults(Reach(self, self.oracles, self.poisons, self.workload))
 
     # --- running -----------------------------------------------------------------------------------------
@@ -83,6 +86,7 @@ class World(Stage):
             Intruder(self).start()
         steal(self)
         self.workload.start()
+        self.watching.start()
         return True
 
     def run(self) -> Result:
@@ -146,6 +150,9 @@ class World(Stage):
             return took
         if not self.timeline.run_until(self.timeline.now + REST_BOUND_NS, self._ticking(self._equal)):
             self.violate("equal", f"replicas differ at rest: {self.describe()}")
+        end = self.timeline.now + ENDED_BOUND_NS
+        if not self.timeline.run_until(end, self._ticking(lambda: not self.watching.untold())):
+            self.violate("endings", f"not told long after healing: {', '.join(self.watching.untold())}")
         return took
 
     def whole(self) -> bool:

@@ -10,6 +10,7 @@ A table of contents: every name below is public.
 
 from typing import TYPE_CHECKING, Any
 
+from greenroom.endings import Ended
 from greenroom.errors import (
     GreenroomError,
     InvariantError,
@@ -22,6 +23,7 @@ from greenroom.errors import (
     SessionExistsError,
     SessionNotFoundError,
     StoreFullError,
+    TooManyWatchesError,
     UnavailableError,
     UnreadableSessionError,
     UnsupportedError,
@@ -48,6 +50,7 @@ __all__ = [
     "UNCHANGED",
     "BaseSessionStore",
     "ClusterStore",
+    "Ended",
     "GreenroomError",
     "InvariantError",
     "LocalProtocolError",
@@ -63,6 +66,7 @@ __all__ = [
     "SessionNotFoundError",
     "SqliteStore",
     "StoreFullError",
+    "TooManyWatchesError",
     "UnavailableError",
     "UnreadableSessionError",
     "UnsupportedError",

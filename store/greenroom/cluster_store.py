@@ -19,6 +19,7 @@ from greenroom.dialog import Dialog, DialogSettings, operations
 from greenroom.dialog.near import NearCache, NearCounts, total
 from greenroom.drivers import boot_clock
 from greenroom.drivers.registry import Registry, let_go
+from greenroom.endings import UNKNOWN, NoWatch, Tell, Watch
 from greenroom.errors import RemoteProtocolError, StoreFullError, UsageError
 from greenroom.fields import (
     DATA_BYTES_MAX,
@@ -62,7 +63,8 @@ class ClusterStore(BaseSessionStore):
     including retries and failovers, or raises UnavailableError (not applied) or OutcomeUnknownError (perhaps
     applied). At most `operations_max` operations of one event loop are in flight. Of sessions that are read
     again, up to `near_sessions` are kept in each event loop and read without asking, with `near_eager` from
-    the first read on; see `near`. Raises UsageError for invalid options.
+    the first read on; see `near`. The endings of up to `watches_max` sessions are watched in each event loop.
+    Raises UsageError for invalid options.
 
     Works under asyncio and trio, with and without `async with`, in several loops and threads, across forks.
     After `aclose` the next operation connects again.
@@ -88,6 +90,7 @@ class ClusterStore(BaseSessionStore):
         zone: str | None = None,
         near_sessions: int = 0,
         near_eager: bool = False,
+        watches_max: int = 20_000,
     ) -> None:
         checked = CLUSTER_STORE.checked
         settings = DialogSettings(
@@ -98,6 +101,7 @@ class ClusterStore(BaseSessionStore):
             zone=checked("zone", zone) or "",
             near_sessions=checked("near_sessions", near_sessions),
             near_eager=checked("near_eager", near_eager),
+            watches_max=checked("watches_max", watches_max),
         )
         self._settings = settings
         self.contention_seconds = settings.deadline_seconds
@@ -150,6 +154,17 @@ class ClusterStore(BaseSessionStore):
         """Return what the near caches of this process have done, all zero if `near_sessions` is."""
         caches = [runner.dialog.near for runner in self._registry.all()]
         return total([each.counts for each in caches if each is not None])
+
+    def watch(self, session_id: str, tell: Tell) -> Watch:
+        """Have `tell` called when the session has ended; see `BaseSessionStore.watch`.
+
+        Raises TooManyWatchesError if that would be more than `watches_max`.
+        """
+        place = locate_if_possible(session_id)
+        if place is None:
+            tell(UNKNOWN)
+            return NoWatch()
+        return self._registry.current().watch(*place, tell)
 
     async def aclose(self) -> None:
         """Close the connections of this event loop now, and those of others soon. Harmless to repeat."""

@@ -9,7 +9,8 @@
     │  ├─ SessionNotFoundError
     │  └─ VersionConflictError
     ├─ UnavailableError        not applied; safe to retry
-    │  └─ StoreFullError        no memory, or no quota, is left for growth
+    │  ├─ StoreFullError        no memory, or no quota, is left for growth
+    │  └─ TooManyWatchesError   more sessions would be watched than the store may
     ├─ OutcomeUnknownError     sent but not answered in time; may have been applied
     └─ ProtocolError
        ├─ LocalProtocolError   this side's bug
@@ -65,6 +66,10 @@ class StoreFullError(UnavailableError):
     Reads, deletes and writes that grow nothing go on. Raised at once: a retry helps only after sessions have
     ended, or an operator has given the cluster more memory, or the namespace a larger quota.
     """
+
+
+class TooManyWatchesError(UnavailableError):
+    """The endings of more sessions would be watched than `watches_max` of the store allows."""
 
 
 class OutcomeUnknownError(GreenroomError):

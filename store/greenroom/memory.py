@@ -13,14 +13,38 @@ from typing import Any, ClassVar
 
 from greenroom import wire
 from greenroom.clocks import microseconds_by
+from greenroom.end_reasons import end_of
+from greenroom.endings import UNKNOWN, Ended, NoWatch, Tell, Watch
 from greenroom.fields import utc_now
+from greenroom.ids import digest_if_possible
+from greenroom.local_watches import Group, LocalWatches
 from greenroom.one_table import OneTableStore
 from greenroom.options import MEMORY_STORE
 from greenroom.replies import count_of
-from greenroom.table import StateTable
+from greenroom.table import UNBOUNDED, StateTable
 
 LOOKS_PER_CREATE = 4
 """How many stored sessions a create looks at for expired ones."""
+BEAT_SECONDS = 1.0
+"""How often it is looked whether a session that is watched has expired."""
+
+
+class _Watched(Group):
+    """The watches of one event loop, with the time and the end of a session as the store knows them."""
+
+    def __init__(self, now: Callable[[], int], ends: Callable[[bytes], int | None]) -> None:
+        super().__init__()
+        self._now = now
+        self._ends = ends
+
+    async def attend(self) -> None:
+        """Tell whose session has expired."""
+        for digest in self.due(self._now(), UNBOUNDED):
+            ends_us = self._ends(digest)
+            if ends_us is None:
+                self.tell(digest, Ended("expiry"))
+            else:
+                self.known(digest, ends_us)
 
 
 class MemoryStore(OneTableStore):
@@ -46,6 +70,7 @@ class MemoryStore(OneTableStore):
         }
         self._versions = count(1)
         self._newest_time = 0
+        self._watches = LocalWatches(lambda: _Watched(self._now, self._ends_us), BEAT_SECONDS)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} with {len(self._table.sessions)} sessions>"
@@ -54,8 +79,34 @@ class MemoryStore(OneTableStore):
         """Remove what has expired and return how many sessions that were."""
         return count_of(await self._perform(wire.Clean(0, 0, 0, ())))
 
+    def watch(self, session_id: str, tell: Tell) -> Watch:
+        """Have `tell` called when the session has ended; see `BaseSessionStore.watch`.
+
+        At once, or within a second if it has expired.
+        """
+        digest = digest_if_possible(session_id)
+        state = None if digest is None else self._table.live(digest, self._now())
+        if digest is None or state is None:
+            tell(UNKNOWN)
+            return NoWatch()
+        return self._watches.add(digest, state.expires_us, tell)
+
     async def _perform(self, command: Any) -> Any:
-        return self._deciders[type(command)](command, self._now(), next(self._versions))
+        if not self._watches.groups:
+            return self._deciders[type(command)](command, self._now(), next(self._versions))
+        gone: list[bytes] = []
+        self._table.gone = gone
+        try:
+            return self._deciders[type(command)](command, self._now(), next(self._versions))
+        finally:
+            self._table.gone = None
+            for digest in gone:
+                self._watches.tell(digest, end_of(command, digest))
+
+    def _ends_us(self, digest: bytes) -> int | None:
+        """Return when a session ends; None if there is none that lives."""
+        state = self._table.live(digest, self._now())
+        return None if state is None else state.expires_us
 
     def _now(self) -> int:
         now = self._now_us()

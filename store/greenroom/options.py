@@ -69,6 +69,10 @@ SESSION = Options(
     deserialize_user=kinds.function("the conversion of a user id to a user", plain=False),
     label=kinds.function("the conversion of a User-Agent to a label"),
     on_unavailable=kinds.one_of("closed", "anonymous"),
+    on_end=kinds.one_of("close", "event"),
+    end_code=kinds.count(
+        "the code with which a WebSocket is closed whose session has ended", least=3000, most=4999
+    ),
     clock=_CLOCK,
     moves_from=kinds.old_sessions(),
 )
@@ -198,6 +202,9 @@ CLUSTER_STORE = Options(
         "how many sessions each event loop keeps, to read them without asking", least=0
     ),
     near_eager=kinds.flag("whether a session is kept from its first read on, not from its second"),
+    watches_max=kinds.count(
+        "how many sessions each event loop may watch, to learn when they end", most=32_768
+    ),
 )
 
 LITESTAR_PLUGIN = Options(

@@ -45,6 +45,7 @@ from greenroom.patching import (
 from greenroom.scan.bounds import MalformedError
 from greenroom.scan.checks import check_data
 from greenroom.turns import Patience, in_turn
+from greenroom.watching import WithEndings
 
 __all__ = [
     "ABSENT",
@@ -60,7 +61,7 @@ __all__ = [
 ]
 
 BASE_FEATURES = frozenset({"patch", "modify"})
-ALL_FEATURES = BASE_FEATURES | {"rotate", "list_by_user", "delete_by_handle", "delete_by_user"}
+ALL_FEATURES = BASE_FEATURES | {"rotate", "list_by_user", "delete_by_handle", "delete_by_user", "endings"}
 CONTENTION_SECONDS = 5.0
 """How long the default `patch` and `modify` retry before they give up."""
 
@@ -192,7 +193,7 @@ class SessionInfo(msgspec.Struct, kw_only=True, frozen=True):
     version: int
 
 
-class BaseSessionStore(ABC):
+class BaseSessionStore(WithEndings, ABC):
     """A store of sessions. `async with store` closes it at the end; it also works without.
 
     Every operation may raise UsageError (the caller's mistake, nothing was done), and, for a store that is

@@ -12,15 +12,21 @@ from typing import Any, Literal
 
 from greenroom import wire
 from greenroom.clocks import microseconds_by
+from greenroom.end_reasons import end_of
+from greenroom.endings import UNKNOWN, NoWatch, Tell, Watch
 from greenroom.errors import UsageError
 from greenroom.fields import utc_now
-from greenroom.ids import DIGEST_BYTES
+from greenroom.ids import DIGEST_BYTES, digest_if_possible
+from greenroom.local_watches import LocalWatches
 from greenroom.one_table import OneTableStore
 from greenroom.options import CALLS, SQLITE_STORE
 from greenroom.replies import count_of
 from greenroom.sqlite.engine import Engine, let_go
 from greenroom.sqlite.lanes import CLEAN_MAX, CLEAN_SECONDS
 from greenroom.sqlite.settings import Settings
+from greenroom.sqlite.watching import BEAT_SECONDS, WatchedRows
+
+_ENDING = frozenset({wire.Delete, wire.Rotate})
 
 
 class SqliteStore(OneTableStore):
@@ -58,6 +64,8 @@ class SqliteStore(OneTableStore):
         self.contention_seconds = settings.deadline_seconds
         self._engine = Engine(settings, microseconds_by(checked("clock", clock)))
         self._finalizer = weakref.finalize(self, let_go, self._engine)
+        perform = self._engine.perform
+        self._watches = LocalWatches(lambda: WatchedRows(perform), BEAT_SECONDS)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {self._settings.path}>"
@@ -69,12 +77,34 @@ class SqliteStore(OneTableStore):
 
     async def aclose(self) -> None:
         """Wait for the operations under way, then close the file. Harmless to repeat."""
+        self._watches.close()
         await self._engine.aclose()
 
     # --- for `OneTableStore` -----------------------------------------------------------------------------
 
     def _perform(self, command: Any) -> Awaitable[Any]:
+        if self._watches.groups and type(command) in _ENDING:
+            return self._ended_by(command)
         return self._engine.perform(command)
+
+    async def _ended_by(self, command: wire.Delete | wire.Rotate) -> Any:
+        """Perform what ends a session of which this process knows why, before a look finds it gone."""
+        reply = await self._engine.perform(command)
+        if not isinstance(reply, wire.Failed):
+            self._watches.tell_own(command.digest, end_of(command, command.digest))
+        return reply
+
+    def watch(self, session_id: str, tell: Tell) -> Watch:
+        """Have `tell` called when the session has ended; see `BaseSessionStore.watch`.
+
+        The file is looked at 20 times a second, whichever process has ended the session. The reason is known
+        of what this event loop has deleted or rotated, and of an expiry.
+        """
+        digest = digest_if_possible(session_id)
+        if digest is None:
+            tell(UNKNOWN)
+            return NoWatch()
+        return self._watches.add(digest, 0, tell)
 
     async def clean(self) -> int:
         """Remove what has expired and return how many sessions that were. Never needed: the store does so.

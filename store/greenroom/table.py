@@ -45,14 +45,16 @@ class CommandTable(ABC, Generic[Shown]):
 
     The outcome of a patch is measured here; what `create` and `update` bring was measured before. `walked`
     counts, in `items`, what patches read in Python, which takes long. `removed` counts the sessions that were
-    removed by handle while they lived, and what a subclass adds.
+    removed by handle while they lived, and what a subclass adds. Where `gone` is a list, subclasses that are
+    watched add to it what they remove.
     """
 
-    __slots__ = ("removed", "walked")
+    __slots__ = ("gone", "removed", "walked")
 
     def __init__(self) -> None:
         self.walked = Tally()
         self.removed = 0
+        self.gone: list[bytes] | None = None
 
     def deciders(self) -> dict[type, Decider[Shown]]:
         """Return the method for each kind of command."""
@@ -316,6 +318,8 @@ class StateTable(CommandTable[wire.Session]):
         state = self.sessions.pop(digest, None)
         if state is not None:
             self._leave(state.user_id, digest)
+            if self.gone is not None:
+                self.gone.append(digest)
 
     def _enter(self, user_id: str | None, digest: bytes) -> None:
         if user_id is not None:

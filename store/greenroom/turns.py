@@ -70,7 +70,7 @@ async def in_turn(*subject: Hashable) -> AsyncIterator[None]:
 
     Not reentrant. If a caller is cancelled, waiting or inside, the next one goes on.
     """
-    key = (_loop(), *subject)
+    key = (loop_key(), *subject)
     queue = _queues.get(key)
     if queue is None:
         queue = _queues[key] = _Queue()
@@ -107,7 +107,8 @@ def new_lock() -> Any:
     return asyncio.Lock() if trio is None else trio.Lock()
 
 
-def _loop() -> Hashable:
+def loop_key() -> Hashable:
+    """Return the identity of the running event loop: the asyncio loop, or trio's token."""
     trio = running_trio()
     if trio is None:
         return asyncio.get_running_loop()

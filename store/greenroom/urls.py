@@ -20,7 +20,7 @@ _TLS = ("tls_cert", "tls_key", "tls_ca")
 _DENY = "tls_deny"
 _TOKEN = "token_file"  # noqa: S105  the name of an option
 _PLAINTEXT = ("secret_file", "loopback_proof", INSECURE_OPTION)
-_NEAR = ("near_sessions", "near_eager")
+_NEAR = ("near_sessions", "near_eager", "watches_max")
 _FORMS = 'write "memory://", "sqlite:///sessions.db" or "greenroom://host:port,host:port/cluster?deadline_seconds=5"'
 _ELSEWHERE = {
     ("greenroom", "cluster"): "; the cluster's name follows the addresses: greenroom://host:port/NAME",
@@ -131,7 +131,7 @@ def _url_options(query: str | None, scheme: str, options: Options, *names: str) 
                 given[name] = _number(text, options)
             case _ if name in (INSECURE_OPTION, "near_eager"):
                 given[name] = _switch(name, text)
-            case "near_sessions":
+            case "near_sessions" | "watches_max":
                 given[name] = _whole(name, text, options)
             case _:
                 given[name] = options.checked(name, text)

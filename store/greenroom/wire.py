@@ -1,10 +1,10 @@
 """The messages between clients, nodes and actors.
 
 A message is a msgpack array whose first element is its tag, a frozen `msgspec.Struct` that cyclic garbage
-collection leaves out: none can form a cycle. Messages travel in frames (`greenroom.framing`).
-Tags are grouped: 1-9 handshake, 10-39 requests of clients, 40-59 replies, 60-69 the cluster map. Tags 70 and
-up belong to `greenroom_cluster` (coordination, peers, log records). Units: times are integer microseconds
-since 1970-01-01 UTC (`_us`), ages are milliseconds (`_ms`). A digest is BLAKE2b-256 of the session id: ids
+collection leaves out: none can form a cycle. Messages travel in frames (`greenroom.framing`). Tags are
+grouped: 1-9 handshake, 10-39 requests of clients, 40-59 replies, 60-69 the cluster map. Tags 70 and up belong
+to `greenroom_cluster` (coordination, peers, log records). Units: times are integer microseconds since
+1970-01-01 UTC (`_us`), ages are milliseconds (`_ms`). A digest is BLAKE2b-256 of the session id: ids
 themselves never cross the wire. A point is the session's 16-bit routing point. A path is a tuple of dict
 keys. A stored value or session data is its msgpack encoding.
 
@@ -22,16 +22,17 @@ from greenroom.known_coordinators import KnownCoordinators
 from greenroom.namespace_use import NamespaceUse
 from greenroom.near_use import NearUse
 from greenroom.testimony import Testimony
+from greenroom.watch_use import WatchUse
 
 PROTOCOL_VERSION = 4  # the newest, which two sides of this release speak
 PROTOCOL_VERSION_MIN = 3  # the oldest that this release still speaks (see `greenroom.negotiation`)
 FEATURE_COPIES = "copies"  # an actor lets operators copy its shards, and freeze it
 FEATURE_NAMESPACES = "namespaces"  # an actor takes from its peers what belongs to namespaces
 FEATURE_NEAR = "near"  # an actor holds sessions for clients that keep them
-FEATURES: tuple[str, ...] = (FEATURE_COPIES, FEATURE_NAMESPACES, FEATURE_NEAR)
+FEATURE_ENDINGS = "endings"  # an actor tells clients when sessions end
+FEATURES: tuple[str, ...] = (FEATURE_COPIES, FEATURE_ENDINGS, FEATURE_NAMESPACES, FEATURE_NEAR)
 """What this release has besides its version, sorted; used if the other side has it too."""
-FEATURES_MAX = 16
-FEATURE_CHARS_MAX = 32
+FEATURES_MAX, FEATURE_CHARS_MAX = 16, 32
 ROUTING_VERSION = 1
 
 ROLE_CLIENT = "client"
@@ -55,10 +56,7 @@ Feature: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=FEATUR
 Features: TypeAlias = Annotated[tuple[Feature, ...], msgspec.Meta(max_length=FEATURES_MAX)]
 Shards: TypeAlias = Annotated[tuple[int, ...], msgspec.Meta(max_length=SHARDS_MAX)]
 PATHS_MAX = 1024
-"""The most paths that a patch may name, in `set`, `unset` and `expect` together.
-
-If one of these alone is longer, the connection ends; their total is checked at admission.
-"""
+"""The most paths that a patch may name in all, as admission checks; a field with more ends its connection."""
 Values: TypeAlias = Annotated[tuple[PathValue, ...], msgspec.Meta(max_length=PATHS_MAX)]
 Paths: TypeAlias = Annotated[tuple[Path, ...], msgspec.Meta(max_length=PATHS_MAX)]
 TIME_US_MAX = 253_402_300_799_999_999
@@ -450,11 +448,10 @@ class Inspection(Frame, frozen=True, tag=49):
     """The replicas of one actor, and its memory: counted, not used, and its `--memory-max`.
 
     The rest, neither counted nor free, is what the process itself takes. `grantable_bytes` of the free memory
-    are in no one's share at the moment. `evicted`: how many sessions its primaries have ended to make room.
-    `refusing`: the slots of actors without memory, for which its primaries have refused growth lately.
-    `coordinator_away_seconds`: how long it has had no connection to the coordinator, 0 while it has one; None
-    from a version that does not say. `namespaces`: those with sessions in its shards, or a quota by name.
-    `coordinators`: None from a version that does not say.
+    are in no one's share. `evicted`: how many sessions its primaries have ended to make room. `refusing`: the
+    slots of actors without memory, for which its primaries have refused growth lately. `namespaces`: those
+    with sessions in its shards, or a quota by name. `coordinator_away_seconds`: 0 while it is connected; this
+    and `coordinators` are None from a version that does not say.
     """
 
     request_id: int
@@ -470,6 +467,7 @@ class Inspection(Frame, frozen=True, tag=49):
     namespaces: tuple[NamespaceUse, ...] = ()
     coordinators: KnownCoordinators | None = None
     near: NearUse = NearUse()
+    watches: WatchUse = WatchUse()
 
 
 # --- the cluster map -------------------------------------------------------------------------------------

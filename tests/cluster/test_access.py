@@ -17,6 +17,7 @@ import pytest
 import greenroom
 import greenroom_cluster
 from greenroom import wire
+from greenroom.ending_messages import WatchSession
 from greenroom.framing import messages_decoder
 from greenroom.identities import IDENTITY_ROLES, Identity, IdentityRole
 from greenroom.near_messages import GetNear
@@ -58,8 +59,8 @@ CELLS: dict[int, Row] = {
         "observer": {"node", "coordinator"},
     },
     **dict.fromkeys((22, 23, 24, 25), OPERATIONS),
-    **dict.fromkeys(range(26, 30), SESSIONS),
-    **dict.fromkeys(range(40, 54), NOBODY),
+    **dict.fromkeys(range(26, 33), SESSIONS),
+    **dict.fromkeys(range(40, 58), NOBODY),
     **dict.fromkeys((60, 61), NOBODY),
     **dict.fromkeys((70, 71, 72, 73), NOBODY),
     **dict.fromkeys((80, 82, 84), PEERS),
@@ -143,7 +144,9 @@ def test_a_role_may_say_what_it_is_for_and_nothing_else(server: str, role: str) 
 
 
 def test_an_operator_touches_no_session_of_an_app() -> None:
-    of_sessions = {each.__struct_config__.tag for each in (wire.Get, GetNear, *get_args(wire.Mutation))}
+    of_sessions = {
+        each.__struct_config__.tag for each in (wire.Get, GetNear, WatchSession, *get_args(wire.Mutation))
+    }
     for server in SERVERS:
         assert not taken(server, "operator") & of_sessions
     assert not {each.__struct_config__.tag for each in get_args(Operation)} & of_sessions

@@ -109,6 +109,8 @@ async def starlette_page(request: StarletteRequest) -> Response:
     match request.path_params["page"]:
         case "login":
             session.greenroom.login("alice")
+        case "logout":
+            session.greenroom.logout()
         case "return":
             session["n"] = 1
         case "fails":
@@ -192,6 +194,8 @@ async def quart_page(page: str) -> Any:
     match page:
         case "login":
             session.greenroom.login("alice")
+        case "logout":
+            session.greenroom.logout()
         case "return":
             session["n"] = 1
         case "fails":
@@ -248,6 +252,8 @@ async def litestar_page(request: Request[Any, Any, Any], page: str) -> Any:
     match page:
         case "login":
             session.greenroom.login("alice")
+        case "logout":
+            session.greenroom.logout()
         case "return":
             session["n"] = 1
         case "fails":

@@ -22,6 +22,8 @@ pytestmark = [pytest.mark.system, pytest.mark.filterwarnings("ignore:connect.. m
 
 FRAMEWORKS = ["starlette", "quart", "litestar"]
 SAVED_SECONDS = 20.0
+CLOSED_SECONDS = 2.0
+"""For a busy machine: it takes a few milliseconds."""
 RESET = struct.pack("ii", 1, 0)
 
 
@@ -195,6 +197,22 @@ def test_a_socket_whose_handler_fails_has_changed_nothing(browser: Browser) -> N
     assert "n" not in browser.held()
 
 
+@pytest.mark.parametrize("what", ["echo", "sends"])
+def test_a_socket_is_closed_when_its_user_logs_out(browser: Browser, what: str) -> None:
+    """By a request to another page, whatever its handler is about."""
+    socket_ = browser.socket(what)
+    if what == "echo":
+        socket_.send("one")
+    socket_.recv()
+    assert browser.get("logout").status_code == 200
+    acknowledged = time.monotonic()
+    with pytest.raises(ConnectionClosed) as closed:
+        read_on(socket_)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4401
+    assert time.monotonic() - acknowledged < CLOSED_SECONDS
+
+
 @pytest.mark.parametrize(("what", "user"), [("login", "bob"), ("regenerate", "alice")])
 def test_a_new_id_before_accept_reaches_the_browser_or_is_refused(
     browser: Browser, what: str, user: str
@@ -247,6 +265,12 @@ def test_what_a_socket_has_saved_outlives_a_stop_of_the_server(server: Server, t
     data = asyncio.run(stored()).data
     assert data["kept"] == "one"
     assert ("got" in data) is not server.leaves_sockets
+
+
+def read_on(connection: ClientConnection) -> None:
+    """Read all that comes on a WebSocket, until it is closed."""
+    while True:
+        connection.recv(CLOSED_SECONDS)
 
 
 def end(connection: ClientConnection, *, abrupt: bool) -> None:

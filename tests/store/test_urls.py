@@ -88,7 +88,7 @@ def test_deadline_reaches_the_store() -> None:
         ("greenroom://::1:7400", "[host]:port"),
         ("greenroom://a:1/shop/second", "slash"),
         ("greenroom://a:1/shop#part", "greenroom://host:port"),
-        ("greenroom://a:1?deadline=5", "near_eager, secret_file, loopback_proof and insecure_"),
+        ("greenroom://a:1?deadline=5", "watches_max, secret_file, loopback_proof and insecure_"),
         ("greenrooms://a:1", "tls_cert, tls_key and tls_ca are missing: write greenrooms://"),
         ("greenrooms://a:1?tls_cert=a&tls_key=b", "and tls_ca is missing: write greenrooms://"),
         ("greenroom://a:1?zone=b/c", "zone is the zone in which this app runs"),

@@ -5,6 +5,7 @@ from typing import TypeAlias
 import msgspec
 
 from greenroom import wire
+from greenroom.ending_messages import WatchReply
 from greenroom.near_messages import EncodedNearReply
 from greenroom_cluster.coordination.messages import Proposal
 from greenroom_cluster.disk.entries import Entry
@@ -20,7 +21,7 @@ class ReplyToClient(Effect, frozen=True, gc=False):
     """Reply to a request on that client connection; dropped if it is gone."""
 
     connection: int
-    message: wire.EncodedReply | EncodedNearReply | ShardPart
+    message: wire.EncodedReply | EncodedNearReply | WatchReply | ShardPart
 
 
 class Send(Effect, frozen=True, gc=False):

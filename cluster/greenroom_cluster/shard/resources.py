@@ -3,6 +3,7 @@
 from greenroom_cluster.shard.compaction import Compaction
 from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.disk_log import DiskLog
+from greenroom_cluster.shard.endings.watchers import Watchers
 from greenroom_cluster.shard.joining.slots import JoinSlots
 from greenroom_cluster.shard.near.leases import Leases
 from greenroom_cluster.shard.pairs.registry import Pairs
@@ -46,7 +47,7 @@ class Resources:
 
     __slots__ = (
         *("compaction", "context", "disk", "evictions", "joins"),
-        *("memory", "near", "opening", "pairs", "quotas", "step"),
+        *("memory", "near", "opening", "pairs", "quotas", "step", "watchers"),
     )
 
     def __init__(self, context: Context, mark: Mark, disk: DiskLog | None = None) -> None:
@@ -61,3 +62,4 @@ class Resources:
         self.evictions = Evictions()
         self.quotas = Quotas(context)
         self.near = Leases(context)
+        self.watchers = Watchers(context)

@@ -21,7 +21,8 @@ Evicted: TypeAlias = Literal["none", "anonymous"]
 class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Times, limits and windows of one actor's replicas.
 
-    `near_seconds` is how long clients may show what they hold, 0: not at all.
+    `near_seconds` is how long clients may show what they hold, 0: not at all. `watches_max` is how many
+    sessions clients may watch here for their ends.
 
     A backup's grace must outlast the primary's lease by more than two clocks can drift apart in that time;
     construction raises UsageError if it does not, or if one limit leaves no room for another.
@@ -64,6 +65,7 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     departed_seconds: float = 60.0
     stall_seconds: float = 3.0
     near_seconds: float = 0.0
+    watches_max: int = 200_000
 
     def __post_init__(self) -> None:
         """Refuse settings that would break the guarantees."""

@@ -12,14 +12,14 @@ or its deadline passes.
 
 from collections.abc import Callable
 from random import Random
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
 from greenroom.deadlines import NEVER_NS
-from greenroom.dialog import gathering, moves, redirects, suspects, verdicts
+from greenroom.dialog import moves, redirects, suspects, verdicts
 from greenroom.dialog.clocks import ClusterClock
 from greenroom.dialog.dispatch import DialogSettings, Dispatcher
 from greenroom.dialog.lanes import Lanes
@@ -27,8 +27,11 @@ from greenroom.dialog.ledger import Ledger
 from greenroom.dialog.links import Lane, Link, Switchboard
 from greenroom.dialog.map_follower import WANT_CERTIFICATE, WANT_SECRET, MapFollower
 from greenroom.dialog.near import NearCache
-from greenroom.dialog.operations import AnyOperation, Gathering, Kind, Operation, Single
-from greenroom.errors import GreenroomError, ProtocolError, RemoteProtocolError, UnavailableError
+from greenroom.dialog.operations import WATCH, AnyOperation, Gathering, Kind, Operation, Single
+from greenroom.dialog.settling import Settling
+from greenroom.dialog.watches import Waiter, Watches
+from greenroom.ending_messages import SessionEnded, Unwatched, WatchEcho, Watching, WatchReply
+from greenroom.errors import ProtocolError, RemoteProtocolError, UnavailableError
 from greenroom.framing import messages_decoder
 from greenroom.near_messages import Held, Invalidate, NearLease, NearReply
 from greenroom.proofs import NOT_PROVEN, NotProvenError
@@ -41,10 +44,10 @@ REFUSALS = WANT_CERTIFICATE | WANT_SECRET | {"wrong-cluster", "wrong-protocol", 
 """Codes of goodbyes from a server that will never serve this client."""
 
 _decode_greeting = msgspec.msgpack.Decoder(wire.Hello | wire.Goodbye).decode
-_decode_messages = messages_decoder(wire.ServerMessage | NearReply).decode
+_decode_messages = messages_decoder(wire.ServerMessage | NearReply | WatchReply).decode
 
 
-class Dialog:
+class Dialog(Settling):
     """The requests of one event loop, from submission to reply or truthful failure.
 
     `entropy(n)` returns n random bytes that nobody else gets: the dialog is known by some of them. `near`, if
@@ -58,11 +61,9 @@ class Dialog:
         random: Random,
         near: NearCache | None = None,
     ) -> None:
-        self.replies: list[tuple[object, wire.Reply]] = []
-        self.failures: list[tuple[object, GreenroomError]] = []
+        super().__init__()
         self.notices: list[str] = []
         """Lines to log; the driver logs them and empties the list."""
-        self._told_mistake = False
         self.clock = ClusterClock(self.notices)
         self.wake_ns = NEVER_NS
         self.board = Switchboard(entropy, settings.cluster)
@@ -81,6 +82,7 @@ class Dialog:
         """Return a fresh request id; build the request with it and submit that at once."""
         self.near = near
         self._dispatcher = Dispatcher(settings, self.board, self._lanes, ledger, self.clock, random, near)
+        self.watches = Watches(settings.watches_max, self.board, self._lanes, ledger.next_id, self.submit)
         self._first_bytes_max = self._dispatcher.first_bytes_max
         self._operations_max = settings.operations_max
         self._link_bytes_max = settings.link_bytes_max
@@ -163,13 +165,11 @@ class Dialog:
         self._end_mistaken()
         self._rewake(now_ns)
 
-    def _refuse_crowd(self, kind: Kind) -> NoReturn:
-        settings = self._settings
-        raise UnavailableError(
-            f"{kind.name} was not sent: overloaded, {len(self._ledger.pending)} operations are in flight and "
-            f"{self._dispatcher.waiting_bytes} bytes wait to be sent (of "
-            f"operations_max={settings.operations_max}, {settings.waiting_bytes_max} bytes). Repeat it later."
-        )
+    def watch(self, now_ns: int, point: int, digest: bytes, waiter: Waiter) -> None:
+        """Have `watches.told` name this waiter once the session has ended. Raises TooManyWatchesError."""
+        self.watches.add(point, digest, waiter)
+        self._start(now_ns)
+        self._rewake(now_ns)
 
     def _start(self, now_ns: int) -> None:
         if not self._started:
@@ -243,6 +243,9 @@ class Dialog:
         for link in self.board.late(now_ns):
             self.board.abort(link)
             self._unlink(link, "no answer in time" if link.opened else "no connection in time", now_ns)
+        for link in self.watches.tick(now_ns):
+            self.board.abort(link)
+            self._unlink(link, "it does not answer beacons", now_ns)
         while (due := self._dispatcher.next_due(now_ns)) is not None:
             self._retry(due, now_ns)
         self._lanes.reconnect(now_ns)
@@ -259,6 +262,7 @@ class Dialog:
         self._closed = True
         while (oldest := self._ledger.oldest()) is not None:
             self._fail(oldest, "the store was closed first")
+        self.watches.close(UnavailableError("the store was closed: the end of the session is not told"))
         for link in self.board.all():
             self.board.close(link)
         self.wake_ns = NEVER_NS
@@ -305,8 +309,8 @@ class Dialog:
                     self._remap(now_ns)
             case _ if link.lane is None:
                 raise RemoteProtocolError(f"a {type(message).__name__} came on a subscription to the map")
-            case NearLease() | Invalidate() if self.near is not None:
-                self.near.take(link, message, self._shift)
+            case _ if self._take_pushed(link, message, now_ns):
+                pass
             case _ if isinstance(operation, Gathering):
                 self._take_part(link, message, operation, now_ns)
             case _ if operation is None or operation.link is not link:
@@ -323,8 +327,27 @@ class Dialog:
             case wire.Failed():
                 self._fail_alone(operation, message)
             case _:
-                raise RemoteProtocolError(f"a {type(message).__name__} answers a {operation.kind.name}")
+                self._take_watching(link, message, operation, now_ns)
         self._rewake(now_ns)
+
+    def _take_pushed(self, link: Link, message: object, now_ns: int) -> bool:
+        """Take what an actor says without being asked for it by an operation; return whether this is that."""
+        match message:
+            case NearLease() | Invalidate() if self.near is not None:
+                self.near.take(link, message, self._shift)
+            case SessionEnded() | Unwatched() | WatchEcho():
+                if self.watches.take(link, message, 0 if self._map is None else self._map.version):
+                    self._probe(now_ns)
+            case _:
+                return False
+        return True
+
+    def _take_watching(self, link: Link, message: object, operation: Operation, now_ns: int) -> None:
+        """Take the answer to a registration of a watch, and nothing else."""
+        if operation.kind is not WATCH or not isinstance(message, Watching | wire.Missing | wire.Session):
+            raise RemoteProtocolError(f"a {type(message).__name__} answers a {operation.kind.name}")
+        self._dispatcher.finish(operation)
+        self.watches.answered(now_ns, operation.token, link, message)
 
     def _greeted(self, link: Link, hello: wire.Hello, now_ns: int) -> None:
         self.board.greeted(link, hello)
@@ -347,46 +370,6 @@ class Dialog:
             self._dispatcher.dispatch(operation, now_ns)
         else:
             self._dispatcher.hold(operation, now_ns)
-
-    def _fail_unknowable(self, operation: AnyOperation, message: wire.Unknowable) -> None:
-        """Fail a mutation for which the shard cannot tell whether it was applied."""
-        self._dispatcher.finish(operation)
-        why = f"the cluster no longer knows this client ({message.reason})"
-        error = verdicts.outcome_unknown(operation.kind, why, self._settings.deadline_seconds)
-        self.failures.append((operation.token, error))
-
-    def _fail_alone(self, operation: AnyOperation, message: wire.Failed) -> None:
-        """Fail a read, or an operation on all shards, that an actor refused for good."""
-        self._dispatcher.finish(operation)
-        error = verdicts.refused(operation, message.detail, self._settings.deadline_seconds)
-        self.failures.append((operation.token, error))
-
-    def _take_part(self, link: Link, message: object, operation: Gathering, now_ns: int) -> None:
-        """Take one actor's part of the reply to an operation on all shards."""
-        if link not in operation.asked:
-            return
-        match message:
-            case wire.Redirect() | wire.Overloaded():
-                del operation.asked[link]
-                redirects.note(operation, link, message)
-                self._dispatcher.hold(operation, now_ns)
-            case wire.Unknowable() if operation.kind.mutation:
-                self._fail_unknowable(operation, message)
-            case wire.Failed():
-                del operation.asked[link]
-                self._fail_alone(operation, message)
-            case wire.Counted() | wire.Listing() if type(message) in operation.kind.finals:
-                complete = gathering.take_reply(operation, link, message)
-                if not operation.remaining or (operation.answered and operation.kind.one_is_enough):
-                    self._dispatcher.finish(operation)
-                    self.replies.append((operation.token, operation.merged()))
-                elif complete:
-                    self._dispatcher.dispatch(operation, now_ns)
-                else:
-                    operation.reason = f"the actor at {link.address} does not serve all its shards (yet)"
-                    self._dispatcher.hold(operation, now_ns)
-            case _:
-                raise RemoteProtocolError(f"a {type(message).__name__} answers a {operation.kind.name}")
 
     # --- connections and maps that change ----------------------------------------------------------------
 
@@ -413,12 +396,13 @@ class Dialog:
             self._follower.heard(now_ns)
             self.clock.lost(lane.actor.incarnation)
         self._lanes.lost(lane, link, reason, now_ns)
+        self.watches.lost(link)
         for operation in self._dispatcher.detach(link):
             if suspects.note_break(operation, lane):
                 self._dispatcher.finish(operation)
                 seconds = self._settings.deadline_seconds
                 error = verdicts.given_up(operation, link, reason, seconds)
-                self.failures.append((operation.token, error))
+                self._failed(operation, error)
             else:
                 self._dispatcher.dispatch(operation, now_ns)
 
@@ -441,6 +425,7 @@ class Dialog:
             self.board.abort(link)
             if link.lane is not None:
                 self._lanes.dropped(link.lane, link)
+            self.watches.lost(link)
             moved += [each for each in self._dispatcher.detach(link) if isinstance(each, Operation)]
         for operation in moved:
             if operation.link is not None:
@@ -454,43 +439,16 @@ class Dialog:
         for lane in unused:
             if lane.link is not None:
                 self.board.close(lane.link)
+                self.watches.lost(lane.link)
                 self._lanes.dropped(lane, lane.link)
+        self.watches.remapped()
         self._follower.maintain(now_ns)
-
-    def _forget_partial_replies(self) -> None:
-        """Start unanswered operations over: their partial replies came from a cluster that is gone."""
-        for operation in self._ledger.pending.values():
-            if isinstance(operation, Gathering):
-                operation.counted = 0
-                operation.sessions = []
-            else:
-                operation.wait_version = 0
 
     # --- endings -----------------------------------------------------------------------------------------
 
-    def _fail(self, operation: AnyOperation, why: str) -> None:
-        operation.reason = verdicts.obstacle(operation, self._follower, self._lanes)
-        has_map = self._follower.router is not None
-        error = verdicts.failure(operation, why, self._settings.deadline_seconds, has_map=has_map)
-        self._dispatcher.finish(operation)
-        self.failures.append((operation.token, error))
-
-    def _end_mistaken(self) -> None:
-        """Fail operations that wait for a map that will never come: only the caller can put that right."""
-        if not self._follower.is_mistaken:
-            return
-        if not self._told_mistake:  # also to an app that asks for nothing now, and would never learn it
-            self._told_mistake = True
-            told = verdicts.mistake(self._follower, self._settings.cluster)
-            self.notices.append(f"no node serves this store, which goes on asking: {told}")
-        while (operation := self._ledger.oldest()) is not None:
-            error = verdicts.mistaken(operation.kind, self._follower, self._settings.cluster)
-            self._dispatcher.finish(operation)
-            self.failures.append((operation.token, error))
-
     def _rewake(self, now_ns: int) -> None:
         """Set when the next tick is due."""
-        times = [self.board.due_ns, self._lanes.due_ns, self._dispatcher.due_ns]
+        times = [self.board.due_ns, self._lanes.due_ns, self._dispatcher.due_ns, self.watches.due_ns]
         if self._started:
             times.append(self._follower.due_ns())
         oldest = self._ledger.oldest()

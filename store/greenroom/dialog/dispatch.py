@@ -18,6 +18,7 @@ from greenroom.dialog.ledger import Ledger
 from greenroom.dialog.links import Lane, Link, Switchboard
 from greenroom.dialog.near import NearCache
 from greenroom.dialog.operations import AnyOperation, Gathering, Operation, stamp
+from greenroom.ending_messages import WatchSession
 from greenroom.errors import LocalProtocolError, UsageError
 from greenroom.framing import ARRAY_BYTES_MAX, FRAME_BYTES_MAX, encode, encode_message, too_long
 
@@ -33,7 +34,8 @@ class DialogSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     `link_bytes_max` limits what is unanswered on one connection, `waiting_bytes_max` what waits to be sent.
     `zone` is the one in which this process runs, if that is known.
-    `near_sessions` and `near_eager` are those of the near cache, see `near`.
+    `near_sessions` and `near_eager` are those of the near cache, see `near`. `watches_max` is how many
+    sessions are watched at most, see `watches`.
     """
 
     seeds: tuple[str, ...]
@@ -44,6 +46,7 @@ class DialogSettings(msgspec.Struct, frozen=True, kw_only=True):
     waiting_bytes_max: int = 64 << 20
     near_sessions: int = 0
     near_eager: bool = False
+    watches_max: int = 20_000
     frame_bytes_max: int = FRAME_BYTES_MAX
     zone: str = ""
 
@@ -111,6 +114,8 @@ class Dispatcher:
         near = self.near
         if near is not None:
             request = near.leaving(link, request)
+        if type(request) is WatchSession:
+            request = _understood(link, request)
         # As `encode_message` does, without the call: this is done for every request.
         encoded = encode(request)
         size = len(encoded)
@@ -220,6 +225,13 @@ class Dispatcher:
         operation.queue = queue
         queue[operation.request.request_id] = operation
         self.waiting_bytes += operation.size
+
+
+def _understood(link: Link, request: WatchSession) -> wire.Frame:
+    """Return what asks an actor for a watch: one of a former release at least says if the session is gone."""
+    if link.agreement is not None and wire.FEATURE_ENDINGS in link.agreement.features:
+        return request
+    return wire.Get(request.request_id, request.point, request.digest)
 
 
 def _too_large(error: LocalProtocolError) -> UsageError:

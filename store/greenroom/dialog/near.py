@@ -20,6 +20,7 @@ import msgspec
 
 from greenroom import wire
 from greenroom.dialog.links import Lease, Link
+from greenroom.ending_messages import WatchSession
 from greenroom.errors import RemoteProtocolError
 from greenroom.near_messages import (
     CLOCK_DRIFT,
@@ -154,6 +155,8 @@ class NearCache:
 
     def leaving(self, link: Link, request: wire.Frame) -> wire.Frame:
         """Return what is sent on a connection in the place of a request for one session."""
+        if type(request) is WatchSession:
+            return request
         if type(request) is not wire.Get:
             # Whatever becomes of this attempt, the session may be another from now on; and an answer that is
             # on its way may show what it was before. One by handle names no digest, and drops nothing.

@@ -11,10 +11,11 @@ import msgspec
 
 from greenroom import wire
 from greenroom.dialog.links import Lane, Link
+from greenroom.ending_messages import WatchSession
 
 NS_PER_MS = 1_000_000
 
-Single: TypeAlias = wire.Get | wire.Mutation
+Single: TypeAlias = wire.Get | wire.Mutation | WatchSession
 
 
 class Kind(msgspec.Struct, frozen=True, gc=False, eq=False):
@@ -32,6 +33,7 @@ class Kind(msgspec.Struct, frozen=True, gc=False, eq=False):
 
 
 GET = Kind("get", mutation=False, harmless=True, finals=frozenset({wire.Session, wire.Missing}))
+WATCH = Kind("watch", mutation=False, harmless=True, finals=frozenset())  # see `watches`
 CREATE = Kind("create", mutation=True, harmless=False, finals=frozenset({wire.Written, wire.Failed}))
 UPDATE = Kind("update", mutation=True, harmless=True, finals=frozenset({wire.Written, wire.Failed}))
 UPDATE_IF = Kind("update", mutation=True, harmless=False, finals=frozenset({wire.Written, wire.Failed}))

@@ -13,11 +13,36 @@ from greenroom.deadlines import NEVER_NS
 from greenroom.dialog.core import Dialog
 from greenroom.dialog.links import Abort, Close, Open
 from greenroom.dialog.operations import Kind, Single
+from greenroom.dialog.watches import Outcome
+from greenroom.endings import Tell
 from greenroom.errors import GreenroomError, UsageError
 from greenroom.tokens import Shown
 
 FLUSH_BYTES = 12 * 1024
 """Most bytes held until the iteration of the loop ends; beyond that, servers can start on them meanwhile."""
+
+
+class DialogWatch:
+    """One caller who waits for the end of a session. See `endings.Watch`."""
+
+    __slots__ = ("_digest", "_runner", "_tell")
+
+    def __init__(self, runner: "DialogRunner", digest: bytes, tell: Tell) -> None:
+        self._runner = runner
+        self._digest = digest
+        self._tell = tell
+
+    def stop(self) -> None:
+        """Be told nothing any more."""
+        self._runner.unwatch(self._digest, self)
+
+    def told(self, outcome: Outcome) -> str:
+        """Tell the caller; return the kind of error that this raised."""
+        try:
+            self._tell(outcome)
+        except Exception as error:  # noqa: BLE001  it is the caller's, and must not keep others from being told
+            return type(error).__name__
+        return ""
 
 
 class DialogRunner(ABC):
@@ -85,28 +110,41 @@ class DialogRunner(ABC):
             failures, dialog.failures = dialog.failures, []
             for token, error in failures:
                 self._fail(token, error)
+        if dialog.watches.told:
+            self._tell_of_endings()
         board = dialog.board
         if dialog.notices:
             for notice in dialog.notices:
                 self._warn(notice)
             dialog.notices.clear()
         while board.actions:
-            actions = board.actions[:]
-            board.actions.clear()
-            for action in actions:
-                match action:
-                    case Open():
-                        self._open(action.link, action.address, action.node)
-                    case Abort():
-                        self._drop(action.link, reset=True)
-                    case Close():
-                        self._drop(action.link, reset=False)
+            self._act()
         if board.dirty and not self._flush_due:
             self._flush_due = True
             self._schedule_flush()
         if dialog.wake_ns < self._timer_ns:
             self._timer_ns = dialog.wake_ns
             self._schedule_tick(dialog.wake_ns)
+
+    def _act(self) -> None:
+        board = self.dialog.board
+        actions = board.actions[:]
+        board.actions.clear()
+        for action in actions:
+            match action:
+                case Open():
+                    self._open(action.link, action.address, action.node)
+                case Abort():
+                    self._drop(action.link, reset=True)
+                case Close():
+                    self._drop(action.link, reset=False)
+
+    def _tell_of_endings(self) -> None:
+        watches = self.dialog.watches
+        told, watches.told = watches.told, []
+        for watch, outcome in told:
+            if failure := watch.told(outcome):
+                self._warn(f"who was told of the end of a session raised {failure}")
 
     def _submit(self, now_ns: int, request: Single, kind: Kind, token: object) -> None:
         """Submit an operation, and settle if more is needed than to send it.
@@ -134,6 +172,19 @@ class DialogRunner(ABC):
             self._flush_due = True
             self._schedule_flush()
         return session
+
+    def watch(self, point: int, digest: bytes, tell: Tell) -> DialogWatch:
+        """Have `tell` called in this event loop when a session has ended. Raises TooManyWatchesError."""
+        watch = DialogWatch(self, digest, tell)
+        self.dialog.watch(self._now_ns(), point, digest, watch)
+        self._settle()
+        return watch
+
+    def unwatch(self, digest: bytes, watch: DialogWatch) -> None:
+        """Tell a caller nothing any more."""
+        if not self.closed:
+            self.dialog.watches.remove(digest, watch)
+            self._settle()
 
     def _flush(self) -> None:
         """Send everything queued in this iteration, in one write per connection."""

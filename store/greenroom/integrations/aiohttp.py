@@ -13,6 +13,7 @@
 """
 
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 try:
@@ -28,13 +29,18 @@ except ImportError as error:
 from greenroom.errors import UsageError
 from greenroom.integrations.users import follow_user
 from greenroom.options import AIOHTTP_STORAGE
+from greenroom.turns import pause
 from greenroom.web.control import SessionControl
+from greenroom.web.ending import REASON, Ending
 from greenroom.web.middleware import REFUSAL_TEXT, SERVER_ERROR, UNCONFIRMED
 from greenroom.web.session import Session
 from greenroom.web.survival import Keep
 from greenroom.web.visit import Visit
 
 __all__ = ["GreenroomSession", "GreenroomStorage"]
+
+ATTEMPTS_MAX = 100
+ATTEMPT_SECONDS = 0.01
 
 _VISIT = web.RequestKey("greenroom_visit", Visit) if hasattr(web, "RequestKey") else "greenroom_visit"
 
@@ -135,6 +141,20 @@ class GreenroomStorage(aiohttp_session.AbstractStorage):
         self.sessions = sessions
         self._user_key: str | None = AIOHTTP_STORAGE.checked("user_key", user_key)
 
+    def close_sockets(self, app: web.Application) -> None:
+        """Have each WebSocket of an app closed when its session ends, unless `on_end="event"`.
+
+        Call it before the app starts, for each app whose handlers prepare WebSockets.
+        """
+        app.on_response_prepare.append(self._watch_socket)
+
+    async def _watch_socket(self, request: web.Request, response: web.StreamResponse) -> None:
+        if isinstance(response, web.WebSocketResponse) and self.sessions.on_end == "close":
+            visit = await self._visit_of(request)
+            ending = Ending(self.sessions, partial(_close, response, self.sessions.end_code))
+            ending.begin(visit.stored)
+            _stop_with(request, ending)
+
     async def new_session(self) -> GreenroomSession:
         """Return an empty session with a new id; saving it ends the one that the browser has."""
         return GreenroomSession(None)
@@ -214,6 +234,24 @@ class GreenroomStorage(aiohttp_session.AbstractStorage):
         self.sessions.events.failed(action, error)
         headers = {"Retry-After": self.sessions.retry_after(error), "Cache-Control": "no-store"}
         return web.HTTPServiceUnavailable(headers=headers, text=REFUSAL_TEXT)
+
+
+async def _close(socket: web.WebSocketResponse, code: int) -> None:
+    """Close a WebSocket, which may still be on its way to being open."""
+    for _ in range(ATTEMPTS_MAX):
+        try:
+            await socket.close(code=code, message=REASON.encode())
+        except RuntimeError:  # it is not open yet
+            await pause(ATTEMPT_SECONDS)
+        else:
+            return
+
+
+def _stop_with(request: web.Request, ending: Ending) -> None:
+    """Watch no longer than the request's handler runs."""
+    task = request.task
+    if task is not None:
+        task.add_done_callback(lambda _: ending.stop())
 
 
 def _tell_browser(visit: Visit, response: web.StreamResponse) -> None:

@@ -21,7 +21,7 @@ from greenroom import wire
 from greenroom.errors import GreenroomError, OutcomeUnknownError, UnavailableError
 from greenroom.sqlite.failures import is_busy, is_full, is_io, name_of, not_applied
 from greenroom.sqlite.files import Database, identity_of, open_database
-from greenroom.sqlite.operations import DONE, TAKEN, WAITING, Operation, deliver
+from greenroom.sqlite.operations import DONE, TAKEN, WAITING, Look, Operation, Seen, deliver
 from greenroom.sqlite.rows import LOADED_BYTES_MAX, RowTable
 from greenroom.sqlite.settings import Settings
 
@@ -106,6 +106,7 @@ class Lane:
             wire.ListByUser: lambda command, now, _: self._table.newest_of(
                 command.user_id, command.limit, now
             )[0],
+            Look: lambda command, now, version: Seen(version, now, self._table.seen(command.digests)),
         }
         self._carried: list[Operation] = []
         self._unmoved = 0

@@ -10,10 +10,27 @@ import threading
 from collections.abc import Iterable
 from typing import Any, Final
 
+import msgspec
+
 from greenroom import wire
 from greenroom.drivers.registry import LoopKey
 
-_READS = frozenset({wire.Get, wire.ListByUser})
+
+class Look(msgspec.Struct, frozen=True):
+    """Ask which of these sessions there are. The reply is a `Seen`."""
+
+    digests: tuple[bytes, ...]
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """Which sessions there are: when each ends, and when it was created. `version` is the highest given."""
+
+    version: int
+    now_us: int
+    found: dict[bytes, tuple[int, int]]
+
+
+_READS = frozenset({wire.Get, wire.ListByUser, Look})
 
 
 # How far an operation is. Plain numbers: an Enum's members take five times as long to look up.

@@ -7,7 +7,7 @@ most changes are one statement.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -33,6 +33,10 @@ _BY_USER = f"SELECT {_HEADING} FROM session WHERE user_id = ? ORDER BY created_u
 _NEWEST = f"{_BY_USER} DESC, digest DESC"
 _OLDEST = f"{_BY_USER}, digest"
 _OVER = "SELECT digest FROM session WHERE expires_us <= ? ORDER BY expires_us LIMIT ?"
+LOOKS_MAX: Final = 512
+"""How many sessions one look is for."""
+_LOOK = f"""SELECT json_group_array(json_array(hex(digest), expires_us, created_us)) FROM session
+    WHERE digest IN ({", ".join("?" * LOOKS_MAX)})"""  # noqa: S608  no input in it
 _INSERT = f"INSERT OR REPLACE INTO session ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  same
 _UPDATE = """UPDATE session SET version = ?, expires_us = ?, created_us = ?, absolute_us = ?, user_id = ?,
     label = ?, point = ?, data = ? WHERE digest = ?"""
@@ -49,6 +53,7 @@ LOADED_BYTES_MAX: Final = 16 << 20
 
 _Heading = tuple[int, int, int, int | None, str | None, str, int]
 _read = msgspec.json.Decoder(list[tuple[str, str | None, _Heading]]).decode
+_read_look = msgspec.json.Decoder(list[tuple[str, int, int]]).decode
 
 
 class RowTable(CommandTable[wire.Session]):
@@ -128,6 +133,15 @@ class RowTable(CommandTable[wire.Session]):
     def anything_over(self, connection: sqlite3.Connection, time_us: int) -> bool:
         """Whether there is an expired session, to find out without a transaction that writes."""
         return bool(connection.execute(_OVER, (time_us, 1)).fetchall())
+
+    def seen(self, digests: Sequence[bytes]) -> dict[bytes, tuple[int, int]]:
+        """Return which of at most `LOOKS_MAX` sessions there are: when each ends, and was created."""
+        if not digests:
+            return {}
+        self.flush()
+        filled = [*digests, *[digests[0]] * (LOOKS_MAX - len(digests))]
+        [(found,)] = self._connection().execute(_LOOK, filled).fetchall()
+        return {bytes.fromhex(hexed): (expires, created) for hexed, expires, created in _read_look(found)}
 
     def _connection(self) -> sqlite3.Connection:
         assert self._db is not None, "a table is used between begin and forget"

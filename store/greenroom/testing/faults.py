@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
+from greenroom.endings import Tell, Watch
 from greenroom.errors import UnavailableError, UsageError
 from greenroom.fields import UNCHANGED, Unchanged
 from greenroom.memory import MemoryStore
@@ -178,6 +179,10 @@ class FaultyStore(BaseSessionStore):
     async def delete_by_user(self, user_id: str, *, keep: str | None = None) -> int:
         """As the inner store."""
         return await self._perform("delete_by_user", lambda: self.inner.delete_by_user(user_id, keep=keep))
+
+    def watch(self, session_id: str, tell: Tell) -> Watch:
+        """As the inner store. No operation: it does not fail."""
+        return self.inner.watch(session_id, tell)
 
     async def check(self, *, every_shard: bool = False) -> None:
         """As the inner store."""

@@ -1,9 +1,9 @@
 """`session.greenroom`: everything that a session offers beyond a dict.
 
-All methods but `load`, `save`, `reload`, `modify`, `user`, `devices` and `end_device` are plain functions,
-which `def` endpoints can call. What they request is done when the response starts, in one step with the
-changes to the data: a handler that raises has changed nothing. `await session.greenroom.save()` does it
-earlier.
+All methods but `load`, `save`, `reload`, `modify`, `user`, `devices`, `end_device` and `ended` are plain
+functions, which `def` endpoints can call. What they request is done when the response starts, in one step
+with the changes to the data: a handler that raises has changed nothing. `await session.greenroom.save()` does
+it earlier.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,6 +11,8 @@ from datetime import datetime
 from typing import Any, NoReturn, Self, TypeVar
 
 from greenroom.bases import unset_fields_of
+from greenroom.endings import Ended
+from greenroom.errors import UsageError
 from greenroom.sessions import SessionInfo
 from greenroom.web.modification import modify
 from greenroom.web.survival import Keep
@@ -171,6 +173,19 @@ class SessionControl:
         VersionConflictError if others keep changing it for the store's `contention_seconds`.
         """
         return await modify(self._visit, change)
+
+    async def ended(self) -> Ended:
+        """Wait until the session has ended, in whatever worker, and return why. For WebSockets and streams.
+
+        With `on_end="close"` a WebSocket is closed at that moment as well. Raises UsageError if there is no
+        session in the store, UnsupportedError if the store does not tell of endings, and UnavailableError if
+        too many sessions are watched.
+        """
+        self._visit.before_reading()
+        stored = self._visit.stored
+        if stored is None or not self._visit.is_stored:
+            raise UsageError("there is no session to await the end of: look at session.greenroom.stored")
+        return await anext(self._visit.settings.store.endings(stored.session_id))
 
     # --- the user's devices ------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ class SessionStatistics:
     `dropped` are changes that came too late, because the session had been deleted, rotated or lost; `failed`
     are operations that the store did not confirm. `unreadable` are stored sessions that could not be read and
     counted as none, `contested` are requests with live sessions of several users. `moved` are sessions that
-    came from the app's former library.
+    came from the app's former library. `sockets_closed` are WebSockets whose session ended.
     """
 
     loads: int = 0
@@ -38,6 +38,7 @@ class SessionStatistics:
     unreadable: int = 0
     contested: int = 0
     moved: int = 0
+    sockets_closed: int = 0
 
 
 class Events:
@@ -115,6 +116,10 @@ class Events:
         """Count and log an operation that the store did not confirm."""
         self.count("failed")
         _log.warning("%s failed: %s: %s", action, type(error).__name__, error)
+
+    def not_closed(self, error: Exception) -> None:
+        """Log that a WebSocket whose session has ended was gone when it was to be closed."""
+        _log.debug("a WebSocket was not closed at the end of its session: %s", type(error).__name__)
 
     def sent_over_plain_http(self) -> None:
         """Warn once that most clients do not return a Secure cookie that came over http."""

@@ -15,6 +15,7 @@ from greenroom.web.old_sessions import OldSessions
 from greenroom.web.refusals import Refusals
 
 OnUnavailable: TypeAlias = Literal["closed", "anonymous"]
+OnEnd: TypeAlias = Literal["close", "event"]
 UserOfId: TypeAlias = Callable[[str], Any | Awaitable[Any]]
 
 RETRY_SECONDS = 1
@@ -61,6 +62,8 @@ class Keeping:
     clock: Callable[[], datetime]
     now_us: Callable[[], int]
     on_unavailable: OnUnavailable
+    on_end: OnEnd
+    end_code: int
 
     def verified(self, cookies: Sequence[bytes]) -> dict[str, Terms]:
         """Return the ids in the cookies that one of the secrets signed, and their terms.

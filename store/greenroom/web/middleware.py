@@ -22,8 +22,10 @@ from greenroom.errors import (
 from greenroom.options import MIDDLEWARE
 from greenroom.web.accepting import drops_headers_of_accept
 from greenroom.web.departures import is_departure
+from greenroom.web.ending import REASON, SessionEndedError, SocketEnding
 from greenroom.web.option_names import session_options
 from greenroom.web.session import Session
+from greenroom.web.shielding import only_cancelled
 from greenroom.web.skipping import Skip, skipping
 from greenroom.web.visit import VISITS_KEY, Visit, visit_in
 
@@ -183,6 +185,7 @@ class _Exchange:
     """One HTTP request with its response, or one WebSocket, and its visit."""
 
     _connected = False
+    _ending: SocketEnding | None = None
     _refused = False
     _streams = False
 
@@ -193,6 +196,7 @@ class _Exchange:
         self._send = send
         if scope["type"] == "websocket":
             visit.mute = drops_headers_of_accept(scope)
+            self._ending = SocketEnding(visit.settings, send)
 
     async def run(self, app: App) -> None:
         """Let the app answer, and save."""
@@ -209,6 +213,8 @@ class _Exchange:
             if visit.started and is_departure(error, visit.sending):
                 await self._save_what_stands()
                 visit.end()
+                if self._ended and not only_cancelled(error):
+                    return  # it is this middleware that has cut it off
             raise
         else:
             if not self._refused:
@@ -216,15 +222,22 @@ class _Exchange:
                 if not visit.is_quiet():
                     await self._save_at_the_end()
             visit.end()
+            if self._ending is not None and self._ending.ended:
+                await self._ending.finish()
         finally:
             # An error page's changes to the session are void, like the handler's.
             visit.close()
+            if self._ending is not None:
+                self._ending.stop()
 
     async def send(self, message: Message) -> None:
         """Send a message of the app. Before the first one, save, and send the browser the new id."""
         if self._refused:
             return
         visit = self._visit
+        if self._ended:
+            await self._cut_off(message)
+            return
         if not visit.started and message["type"] in _STARTS:
             with_headers = message["type"] in _WITH_HEADERS
             # A WebSocket that is closed before it was accepted carries no cookie.
@@ -252,6 +265,21 @@ class _Exchange:
         except Exception as error:
             visit.sending = error
             raise
+        if self._ending is not None:
+            self._ending.sent(message["type"], visit.stored)
+
+    async def _cut_off(self, message: Message) -> None:
+        """Drop a message for a WebSocket whose session has ended. Raises SessionEndedError."""
+        assert self._ending is not None, "it has ended"
+        await self._ending.finish()
+        if message["type"] == "websocket.send":
+            self._visit.sending = SessionEndedError(REASON)
+            raise self._visit.sending
+
+    @property
+    def _ended(self) -> bool:
+        """Whether this is a WebSocket that was closed because its session had ended."""
+        return self._ending is not None and self._ending.ended
 
     async def _goes_on(self, message: Message) -> None:
         """Extend the session while a response or a WebSocket goes on, and save when a stream ends.
@@ -269,8 +297,17 @@ class _Exchange:
         if self._refused:
             kind = "websocket" if self._scope["type"] == "websocket" else "http"
             return {"type": f"{kind}.disconnect", "code": CLOSE_TRY_AGAIN_LATER}
+        ending = self._ending
+        if ending is not None and ending.ended:
+            await ending.finish()
+            return ending.disconnected()
         message = await self._receive()
         self._connected = True
+        if ending is not None and message["type"] == "websocket.disconnect":
+            if ending.ended:
+                await ending.finish()
+                return ending.disconnected()
+            ending.stop()
         if message["type"] == "websocket.receive":
             await self._visit.keep_alive()
         return message

@@ -35,7 +35,7 @@ from greenroom.web.cookies import (
 )
 from greenroom.web.events import Events, SessionStatistics
 from greenroom.web.file_signer import FileSigner
-from greenroom.web.keeping import Keeping, OnUnavailable, UserOfId, Users
+from greenroom.web.keeping import Keeping, OnEnd, OnUnavailable, UserOfId, Users
 from greenroom.web.labels import label_of
 from greenroom.web.lifetimes import lifetimes_of
 from greenroom.web.moving import bar, moving_of
@@ -46,6 +46,7 @@ from greenroom.web.request_session import RequestSession, session_of
 from greenroom.web.survival import Keep
 from greenroom.web.visit import Visit, innermost_visit, visit_in
 
+END_CODE = 4401
 IDLE_SECONDS = 1800
 
 
@@ -72,6 +73,8 @@ class Session(Keeping):
       the label is the User-Agent itself.
     - `on_unavailable`: if the store does not answer, "closed" answers 503; "anonymous" goes on with an empty
       session, to which writes raise UnavailableError, and sends no cookie.
+    - `on_end`: "close" closes a WebSocket whose session has ended, with `end_code`; "event" leaves that to
+      handlers, which await `session.greenroom.ended()`.
     - `clock` returns the present, aware.
     - `moves_from`: the sessions of the app's former library. Visitors who have only those keep them: see
       `greenroom.integrations.moving`.
@@ -99,6 +102,8 @@ class Session(Keeping):
         deserialize_user: UserOfId | None = None,
         label: Callable[[str], str | None] | None = None,
         on_unavailable: OnUnavailable = "closed",
+        on_end: OnEnd = "close",
+        end_code: int = END_CODE,
         clock: Callable[[], datetime] = utc_now,
         moves_from: OldSessions | None = None,
     ) -> None:
@@ -109,6 +114,8 @@ class Session(Keeping):
         self.absolute_seconds: float | None = checked("absolute_seconds", absolute_seconds)
         self.lifetimes = lifetimes_of(self.idle_seconds, self.absolute_seconds)
         self.on_unavailable: OnUnavailable = checked("on_unavailable", on_unavailable)
+        self.on_end: OnEnd = checked("on_end", on_end)
+        self.end_code: int = checked("end_code", end_code)
         self.secure = not dev if secure is None else secure
         cookie_name, path, domain = (
             checked("cookie_name", cookie_name),

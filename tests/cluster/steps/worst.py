@@ -16,7 +16,7 @@ from typing import Any, get_args
 import msgspec
 from hypothesis import strategies as st
 
-from greenroom import near_messages, wire
+from greenroom import ending_messages, near_messages, wire
 from greenroom.cluster_map import SHARDS_MAX
 from greenroom.framing import FRAME_BYTES_MAX, MESSAGES_PER_FRAME_MAX, messages_decoder
 from greenroom.near_messages import DIGESTS_MAX, IN_ANY_CASE
@@ -234,7 +234,7 @@ def of_client(kind: type, draw: Draw) -> tuple[Probe, list[Any]]:
         case wire.Clean:
             shards = draw(everywhere)
             return primary(over=draw(st.booleans())), [wire.Clean(n, 1, 0, shards) for n in numbers]
-        case _ if kind in get_args(near_messages.NearRequest):
+        case _ if kind in get_args(near_messages.NearRequest | ending_messages.WatchRequest):
             digest = draw(targets)
             return primary(), [_near(kind, n, digest, crowd) for n in numbers]
         case wire.Inspect:
@@ -246,7 +246,7 @@ def of_client(kind: type, draw: Draw) -> tuple[Probe, list[Any]]:
 
 
 def _near(kind: type, number: int, digest: bytes, crowd: tuple[bytes, ...]) -> Any:
-    """Return a message of a client that keeps sessions."""
+    """Return a message of a client that keeps sessions, or watches them."""
     match kind:
         case near_messages.GetNear:
             return near_messages.GetNear(number, 0, digest, IN_ANY_CASE)
@@ -254,8 +254,14 @@ def _near(kind: type, number: int, digest: bytes, crowd: tuple[bytes, ...]) -> A
             return near_messages.NearBeacon(number)
         case near_messages.NearAck:
             return near_messages.NearAck(number)
-        case _:
+        case near_messages.Unhold:
             return near_messages.Unhold((crowd * DIGESTS_MAX)[:DIGESTS_MAX])
+        case ending_messages.WatchSession:
+            return ending_messages.WatchSession(number, 0, digest)
+        case ending_messages.WatchBeacon:
+            return ending_messages.WatchBeacon(number)
+        case _:
+            return ending_messages.Unwatch((crowd * DIGESTS_MAX)[:DIGESTS_MAX])
 
 
 def of_peer(kind: type, draw: Draw) -> tuple[Probe, list[Any]]:

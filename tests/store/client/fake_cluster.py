@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import Any, Self
 
@@ -21,16 +22,19 @@ import msgspec
 from greenroom import wire
 from greenroom.addresses import join_address
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry, delta_between
+from greenroom.ending_messages import WatchRequest
 from greenroom.errors import RemoteProtocolError
 from greenroom.framing import FrameBuffer, encode_frames, encode_greeting, messages_decoder
 from greenroom.ids import POINT_BITS
 from greenroom.loopback_secrets import LoopbackSecrets
 from greenroom.proofs import NONCE_BYTES, Challenge, Proof, asks
 from greenroom.table import StateTable
+from tests.store.client.fake_watches import FakeWatches
 
+LOOK_SECONDS = 0.1
 _decode_proof = msgspec.msgpack.Decoder(Proof).decode
 _decode_greeting = msgspec.msgpack.Decoder(wire.Hello).decode
-_decode_messages = messages_decoder(wire.ClientMessage).decode
+_decode_messages = messages_decoder(wire.ClientMessage | WatchRequest).decode
 
 
 class FakeState:
@@ -41,6 +45,7 @@ class FakeState:
         self.results: dict[tuple[bytes, int, int], Any] = {}
         self.applied: list[tuple[bytes, int]] = []
         self._versions = count(1)
+        self.watches = FakeWatches(lambda point: self.tables[self.shard_of(point)])
 
     @property
     def sessions(self) -> dict[bytes, wire.SessionState]:
@@ -69,8 +74,9 @@ class FakeState:
         key = (client, request.request_id, shard)
         if key not in self.results:
             self.applied.append((client, request.request_id))
-            decide = self.tables[shard].deciders()[type(request)]
-            self.results[key] = decide(request, time_us, next(self._versions))
+            table = self.tables[shard]
+            decide = partial(table.deciders()[type(request)], request, time_us, next(self._versions))
+            self.results[key] = self.watches.deciding(table, request, decide)
         return self.results[key]
 
     def _listing(self, request: wire.ListByUser, time_us: int) -> wire.Listing:
@@ -144,7 +150,8 @@ class _Connection(asyncio.Protocol):
             return wire.MapFull(self.cluster.map)
         if self.actor is None:
             return wire.Goodbye("wrong-place", "ask an actor")
-        return self.cluster.serve(self.actor, self.client, message)
+        answer = self.cluster.state.watches.take(self, message, self.cluster.map.version)
+        return self.cluster.serve(self.actor, self.client, message) if answer is ... else answer
 
     def greet(self, hello: wire.Hello) -> Any:
         self.client = hello.sender
@@ -158,7 +165,10 @@ class _Connection(asyncio.Protocol):
             self.transport.close()
             return None
         name, clock_us = self.cluster.map.cluster, time.time_ns() // 1000
-        answer = wire.Hello(wire.PROTOCOL_VERSION, 1, name, "actor", mine, clock_us=clock_us)
+        features = (wire.FEATURE_ENDINGS,)
+        answer = wire.Hello(
+            wire.PROTOCOL_VERSION, 1, name, "actor", mine, clock_us=clock_us, features=features
+        )
         host, port = self.transport.get_extra_info("sockname")[:2]
         known = LoopbackSecrets(name, required=False)
         challenge = known.challenge_at(host, join_address(host, port), os.urandom(NONCE_BYTES))
@@ -248,11 +258,17 @@ class FakeCluster:
                 for i in range(self.shards)
             ),
         )
+        self._look()
 
     def _entry(self, actor: FakeActor) -> ActorEntry:
         return ActorEntry(actor.incarnation, "n", actor.name, actor.address, "up", "host", 1, 1)
 
+    def _look(self) -> None:
+        self.state.watches.look()
+        self._looking = self._loop.call_later(LOOK_SECONDS, self._look)
+
     async def _stop(self) -> None:
+        self._looking.cancel()
         self._node_server.close()
         for actor in self.actors:
             if actor.server is not None:

@@ -10,6 +10,7 @@ from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry, delta_between
 from greenroom.dialog import Abort, Close, Dialog, DialogSettings, Open, operations
 from greenroom.dialog.near import NearCache
+from greenroom.ending_messages import WatchRequest
 from greenroom.framing import FrameBuffer, encode_frames, encode_greeting, messages_decoder
 from greenroom.near_messages import NearBeacon, NearLease, NearRequest
 
@@ -21,7 +22,7 @@ SEEDS = ("node1:1", "node2:1")
 SHARDS = 4
 
 _decode_greeting = msgspec.msgpack.Decoder(wire.Hello).decode
-_decode_messages = messages_decoder(wire.ClientMessage | NearRequest).decode
+_decode_messages = messages_decoder(wire.ClientMessage | NearRequest | WatchRequest).decode
 
 
 def point(shard: int) -> int:
@@ -47,12 +48,18 @@ class Script:
     """Drives one dialog. Links are named by their numbers; `sent` keeps what was written on each."""
 
     def __init__(
-        self, seeds: tuple[str, ...] = SEEDS, near: NearCache | None = None, **settings: Any
+        self,
+        seeds: tuple[str, ...] = SEEDS,
+        near: NearCache | None = None,
+        *,
+        features: tuple[str, ...] | None = None,
+        **settings: Any,
     ) -> None:
         self.now = SECOND
         known = DialogSettings(seeds=seeds, **settings)
         self.dialog = Dialog(lambda size: b"c" * size, known, Random(7), near)
-        self.features: tuple[str, ...] = wire.FEATURES if near is not None else ()
+        usual = wire.FEATURES if near is not None else ()
+        self.features: tuple[str, ...] = usual if features is None else features
         """What actors have besides the version, by their hellos."""
         self.opening: dict[int, str] = {}
         self.open: dict[int, str] = {}

@@ -470,3 +470,71 @@ def test_a_made_up_cookie_is_nobody() -> None:
         assert not s.store.calls
 
     on_stage(test)
+
+
+# --- WebSockets ------------------------------------------------------------------------------------------
+
+
+def socket_app(sessions: Session, *, closing: bool = True) -> web.Application:
+    """An app with a login, a logout and a WebSocket."""
+    app = web.Application()
+    storage = GreenroomStorage(sessions)
+    aiohttp_session.setup(app, storage)
+    if closing:
+        storage.close_sockets(app)
+
+    async def begin(request: web.Request) -> web.Response:
+        session: Any = await get_session(request)
+        session.greenroom.login("alice")
+        return web.Response()
+
+    async def end(request: web.Request) -> web.Response:
+        session: Any = await get_session(request)
+        session.greenroom.logout()
+        return web.Response()
+
+    async def echo(request: web.Request) -> web.WebSocketResponse:
+        opened = web.WebSocketResponse()
+        await opened.prepare(request)
+        async for message in opened:
+            await opened.send_str(message.data)
+        return opened
+
+    app.router.add_get("/login", begin)
+    app.router.add_get("/logout", end)
+    app.router.add_get("/echo", echo)
+    return app
+
+
+@pytest.mark.parametrize("on_end", ["close", "event"])
+def test_a_socket_is_closed_when_its_session_ends(on_end: Any) -> None:
+    async def story() -> None:
+        sessions = Session(secret="a secret for tests only, long enough", dev=True, on_end=on_end)
+        async with TestClient(TestServer(socket_app(sessions))) as client:
+            await client.get("/login")
+            opened = await client.ws_connect("/echo")
+            await opened.send_str("one")
+            assert (await opened.receive_str()) == "one"
+            await client.get("/logout")
+            if on_end == "event":
+                await opened.send_str("two")
+                assert (await opened.receive_str()) == "two"
+                await opened.close()
+            else:
+                message = await opened.receive(timeout=5)
+                assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 4401)
+            assert sessions.statistics().sockets_closed == (on_end == "close")
+
+    asyncio.run(story())
+
+
+def test_a_socket_without_a_session_stays_open() -> None:
+    async def story() -> None:
+        sessions = Session(secret="a secret for tests only, long enough", dev=True)
+        async with TestClient(TestServer(socket_app(sessions))) as client:
+            opened = await client.ws_connect("/echo")
+            await opened.send_str("one")
+            assert (await opened.receive_str()) == "one"
+            await opened.close()
+
+    asyncio.run(story())

@@ -42,6 +42,7 @@ def administer(
             refusing=memory.refusing(now_ns),
             namespaces=namespaces,
             near=resources.near.use,
+            watches=resources.watchers.use,
         )
         context.effects.append(ReplyToClient(connection, message))
         return

@@ -5,6 +5,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from greenroom import wire
+from greenroom.ending_messages import WatchRequest
 from greenroom.identities import DEFAULT_NAMESPACE, NAME_CHARACTERS_MAX, NAME_PATTERN
 from greenroom.near_messages import NearRequest
 from greenroom_cluster.shard.state.records import StoredSession, Within
@@ -66,5 +67,5 @@ class ShardPart(wire.Frame, frozen=True, tag=50):
 
 
 Operation: TypeAlias = wire.DropRecord | CopyShard | Freeze | EndSessions
-Request: TypeAlias = wire.Request | NearRequest | Within | CopyShard | Freeze
+Request: TypeAlias = wire.Request | NearRequest | WatchRequest | Within | CopyShard | Freeze
 """All that an actor is asked, but by its peers."""

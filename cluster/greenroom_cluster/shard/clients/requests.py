@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from greenroom import wire
+from greenroom.ending_messages import Unwatch, WatchBeacon, WatchSession
 from greenroom.ids import POINT_BITS
 from greenroom.near_messages import GetNear, NearAck, NearBeacon, NearRequest, Unhold
 from greenroom_cluster.shard.clients.administration import administer
@@ -34,10 +35,11 @@ from greenroom_cluster.shard.roles.role import InputKind
 from greenroom_cluster.shard.state.namespaces import client_in, enclosed
 from greenroom_cluster.shard.state.records import Within
 
-_NEAR = frozenset({GetNear, NearBeacon, NearAck, Unhold})
+_NEAR = frozenset({GetNear, NearBeacon, NearAck, Unhold, Unwatch, WatchBeacon})
+_READS = frozenset({wire.Get, WatchSession})
 _SPECIAL = FANOUTS | _NEAR | {Within, wire.DeleteByHandle, wire.Inspect, wire.DropRecord, CopyShard, Freeze}
 """Requests that are no plain reads and writes of the session with their digest."""
-_NO_SERVICE = wire.Inspect | Operation | NearBeacon | NearAck | Unhold
+_NO_SERVICE = wire.Inspect | Operation | NearBeacon | NearAck | Unhold | Unwatch | WatchBeacon
 """What is not refused while no client is served: what operators ask, and what ends the use of leases."""
 
 
@@ -116,7 +118,7 @@ class Requests:
         self._taken = len(requests)
         if self.copies.frozen:
             requests = self._refuse_clients(connection, requests)
-        replicas, shift, get = self._replicas.by_shard, self._shift, wire.Get
+        replicas, shift, reads = self._replicas.by_shard, self._shift, _READS
         for request in requests:
             kind = type(request)
             if kind in _SPECIAL:
@@ -137,7 +139,7 @@ class Requests:
                 continue
             point: int = request.point  # type: ignore[union-attr]  # what remains has a point
             replica = replicas[point >> shift] if replicas and not point >> POINT_BITS else None
-            serve = None if replica is None else (READS if kind is get else WRITES)[replica.role]
+            serve = None if replica is None else (READS if kind in reads else WRITES)[replica.role]
             if serve is None or replica is None:
                 redirect = context.redirect(request.request_id)  # type: ignore[union-attr]  # it has an id, too
                 context.effects.append(ReplyToClient(connection, redirect))
@@ -147,9 +149,14 @@ class Requests:
                 serve(replica.primary or replica, now_ns, wall_us, connection, client, request)
 
     def _serve_near(
-        self, now_ns: int, wall_us: int, connection: int, client: bytes, request: NearRequest
+        self,
+        now_ns: int,
+        wall_us: int,
+        connection: int,
+        client: bytes,
+        request: NearRequest | Unwatch | WatchBeacon,
     ) -> None:
-        leases = self._resources.near
+        leases, watchers = self._resources.near, self._resources.watchers
         match request:
             case NearBeacon(sent_ns=sent_ns):
                 leases.beacon(now_ns, connection, sent_ns)
@@ -157,6 +164,10 @@ class Requests:
                 leases.acknowledge(now_ns, wall_us, connection, number)
             case Unhold(digests=digests):
                 leases.unhold(connection, digests)
+            case Unwatch(digests=digests):
+                watchers.unwatch(connection, digests)
+            case WatchBeacon(number=number):
+                watchers.beacon(now_ns, connection, number)
             case GetNear(point=point):
                 self._read_near(now_ns, wall_us, connection, client, request, self._replica_at(point))
 
@@ -261,6 +272,7 @@ class Requests:
         self.fair.drop(event.connection)
         self.copies.close(event.connection)
         self._resources.near.connection_closed(now_ns, event.connection)
+        self._resources.watchers.connection_closed(event.connection)
         for replica in self._replicas.by_shard:
             if replica is not None and replica.primary is not None:
-                replica.primary.drop_connection(event.connection)
+                replica.primary.held.drop_connection(event.connection)

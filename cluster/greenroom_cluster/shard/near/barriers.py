@@ -3,6 +3,7 @@
 from typing import TypeAlias
 
 from greenroom import wire
+from greenroom.ending_messages import SessionEnded
 from greenroom_cluster.shard.fanout import Gather
 from greenroom_cluster.shard.near.leases import Holder
 
@@ -11,11 +12,11 @@ Read: TypeAlias = wire.Get | wire.ListByUser
 
 
 class Delayed:
-    """A reply that shows a new state; it leaves when none of its `barriers` is open any longer."""
+    """A reply, or an ending, that shows a new state; it leaves when none of its `barriers` is open."""
 
     __slots__ = ("barriers", "origin", "reply")
 
-    def __init__(self, origin: Origin, reply: wire.EncodedReply, barriers: int) -> None:
+    def __init__(self, origin: Origin, reply: wire.EncodedReply | SessionEnded, barriers: int) -> None:
         self.origin = origin
         self.reply = reply
         self.barriers = barriers

@@ -19,7 +19,9 @@ import msgspec
 
 from greenroom import wire
 from greenroom.deadlines import NEVER_NS
+from greenroom.ending_messages import SessionEnded, Unwatched
 from greenroom.near_messages import DIGESTS_MAX, IN_ANY_CASE, EncodedHeld, GetNear
+from greenroom_cluster.shard.effects import ReplyToClient
 from greenroom_cluster.shard.near.barriers import Barrier, Delayed, Origin, Read
 from greenroom_cluster.shard.near.leases import HELD_MAX, HOLDERS_MAX, Holder, Leases
 from greenroom_cluster.shard.pairs.outgoing import Outgoing
@@ -245,6 +247,22 @@ class Near:
         for barrier in barriers:
             barrier.delayed.append(delayed)
 
+    def tell(self, connection: int, ended: SessionEnded, key: bytes) -> None:
+        """Tell a connection that a session has ended, once nobody may show it."""
+        barriers = self._olds.get(key, ())
+        if not barriers:
+            self._say(connection, ended)
+        delayed = Delayed(connection, ended, len(barriers))
+        for barrier in barriers:
+            barrier.delayed.append(delayed)
+
+    def _say(self, origin: Origin, message: wire.EncodedReply | SessionEnded | Unwatched) -> None:
+        if isinstance(message, SessionEnded | Unwatched):
+            assert isinstance(origin, int), "a connection has watched that"
+            self._context.effects.append(ReplyToClient(origin, message))
+        else:
+            self._reply(origin, message)
+
     def _in_the_way(self, command: Any) -> tuple[Barrier, ...]:
         kind = type(command)
         if kind not in _BY_DIGEST:
@@ -316,7 +334,7 @@ class Near:
         for delayed in barrier.delayed:
             delayed.barriers -= 1
             if not delayed.barriers:
-                self._reply(delayed.origin, delayed.reply)
+                self._say(delayed.origin, delayed.reply)
         waiting: list[tuple[Origin, Read]] = [*barrier.reads]
         if not self._barriers:
             waiting += self._listings
@@ -393,5 +411,9 @@ class Near:
             self._reply(origin, self._context.redirect(request.request_id))
         self._listings = []
         for delayed in waiting:
+            if isinstance(delayed.reply, SessionEnded):
+                # The next primary will say that it is gone, once nobody may show it.
+                self._say(delayed.origin, Unwatched((self.shard,)))
+                continue
             request_id = delayed.reply.request_id
             self._reply(delayed.origin, self._context.redirect(request_id, appended=True))

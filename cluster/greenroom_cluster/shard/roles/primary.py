@@ -8,25 +8,27 @@ commit it.
 `membership` decides how the configuration changes.
 """
 
-from collections import deque
 from typing import Any
 
 import msgspec
 
 from greenroom import wire
+from greenroom.ending_messages import WatchSession
 from greenroom.fields import LIST_LIMIT_MAX
 from greenroom.ids import DIGEST_BYTES
 from greenroom_cluster.shard.context import OpenProposal
 from greenroom_cluster.shard.effects import ReplyToClient
+from greenroom_cluster.shard.endings.watched import Apply, Watched
 from greenroom_cluster.shard.fanout import Gather
 from greenroom_cluster.shard.limits.admission import OPENING, SMALL_BYTES, Admission, Write, refused_by_disk
 from greenroom_cluster.shard.limits.eviction import Eviction
 from greenroom_cluster.shard.limits.namespace_growth import growth_of
 from greenroom_cluster.shard.limits.paging import LONG, Long, Paging
-from greenroom_cluster.shard.near.barriers import Origin, Read
+from greenroom_cluster.shard.near.barriers import Origin
 from greenroom_cluster.shard.near.served import Near
 from greenroom_cluster.shard.pairs.replication import Replication
 from greenroom_cluster.shard.resources import Resources
+from greenroom_cluster.shard.roles.held import Asking, HeldRequests, Request
 from greenroom_cluster.shard.roles.membership import Membership
 from greenroom_cluster.shard.roles.releases import Releases
 from greenroom_cluster.shard.roles.upkeep import Upkeep
@@ -46,7 +48,7 @@ class Primary:
         *("_disk", "_releases", "_rereads", "_step", "_upkeep", "_waiting"),
         *("admission", "clock", "context", "copy", "eviction", "growth"),
         *("held", "log", "membership", "near", "paging", "replication", "shard"),
-        *("table",),
+        *("table", "watched"),
     )
 
     def __init__(self, copy: Copy, resources: Resources, now_ns: int) -> None:
@@ -60,11 +62,12 @@ class Primary:
         self._disk = resources.disk
         # None until a client wants to hold something, see `near_reads`.
         self.near: Near | None = None
-        self.held: deque[tuple[Origin, bytes, Read | Write | Within]] = deque()
+        self.watched = Watched(copy, resources.watchers, self)
+        self.held = HeldRequests(copy, resources.context.settings)
         # Who waits for the reply to a logged command, by client and request id.
         self._waiting: dict[tuple[bytes, int], tuple[Origin, Write]] = {}
         # Reads to serve again once an expiry is decided, by its sequence number.
-        self._rereads: dict[int, tuple[Origin, Read]] = {}
+        self._rereads: dict[int, tuple[Origin, Asking]] = {}
         self.replication = Replication(copy, resources)
         self.paging = Paging(copy.table, resources.context.settings)
         self._releases = Releases(self.replication, resources, self.paging)
@@ -101,7 +104,7 @@ class Primary:
 
     # --- requests -------------------------------------------------------------------------------------------
 
-    def read(self, now_ns: int, wall_us: int, origin: Origin, client: bytes, request: Read) -> None:
+    def read(self, now_ns: int, wall_us: int, origin: Origin, client: bytes, request: Asking) -> None:
         """Answer a read from applied state, or hold it until a lease or a new configuration."""
         if self.paused or not self.leased(now_ns):
             self._hold(origin, client, request)
@@ -118,10 +121,23 @@ class Primary:
             else:
                 self._expire_first(now_ns, time_us, (request.digest,), origin, request)
             return
+        if type(request) is WatchSession:
+            self._watch(now_ns, time_us, origin, request)
+            return
         assert isinstance(request, wire.ListByUser)
         if self.near is not None and self.near.hold_listing(origin, request):
             return
         self._list(now_ns, time_us, origin, request)
+
+    def _watch(self, now_ns: int, time_us: int, origin: Origin, request: WatchSession) -> None:
+        """Register a watch, or answer that the session is gone."""
+        stored = self.table.sessions.get(request.digest)
+        if stored is None:
+            self._show(origin, wire.Missing(request.request_id), request)
+        elif expiry_of(stored) > time_us:
+            self.watched.watch(now_ns, time_us, origin, request, stored)
+        else:
+            self._expire_first(now_ns, time_us, (request.digest,), origin, request)
 
     def _list(self, now_ns: int, time_us: int, origin: Origin, request: wire.ListByUser) -> None:
         """Answer with the user's newest sessions, never so many that the reply outgrows a frame."""
@@ -139,7 +155,7 @@ class Primary:
         self.reply(origin, wire.Listing(request.request_id, (self.shard,), tuple(live)))
 
     def _expire_first(
-        self, now_ns: int, time_us: int, over: tuple[bytes, ...], origin: Origin, request: Read
+        self, now_ns: int, time_us: int, over: tuple[bytes, ...], origin: Origin, request: Asking
     ) -> None:
         """Expire sessions before replying to a read, so that the reply stays true after a failover."""
         if self.log.held_bytes > self.context.settings.uncommitted_bytes_max:
@@ -311,19 +327,10 @@ class Primary:
         else:
             self.near.send(origin, reply, asked_for)
 
-    def _hold(self, origin: Origin, client: bytes, request: Read | Write | Within) -> None:
-        settings = self.context.settings
-        size = 0 if isinstance(request, Read) else record_bytes(request)
-        if len(self.held) >= settings.held_requests_max:
-            reason = "too many requests wait while the shard changes hands"
-            self.reply(origin, wire.Overloaded(request.request_id, reason))
-        elif self.copy.held_bytes + size > settings.held_bytes_max:
-            reason = "too many bytes of requests wait while the shard changes hands"
-            self.reply(origin, wire.Overloaded(request.request_id, reason))
-        else:
-            self.copy.held_bytes += size
-            self.held.append((origin, client, request))
-            self.copy.count()
+    def _hold(self, origin: Origin, client: bytes, request: Request) -> None:
+        refusal = self.held.add(origin, client, request)
+        if refusal is not None:
+            self.reply(origin, refusal)
 
     def release(self, now_ns: int, wall_us: int) -> None:
         """Serve the held requests, if that is possible now, and go on with long commands."""
@@ -331,12 +338,9 @@ class Primary:
             self._step.unfinished[self.shard] = None
         if not self.held or self.paused or not self.leased(now_ns):
             return
-        held, self.held = self.held, deque()
-        self.copy.held_bytes = 0
-        self.copy.count()
         self._step.late = True
-        for origin, client, request in held:
-            if isinstance(request, Read):
+        for origin, client, request in self.held.take():
+            if isinstance(request, Asking):
                 self.read(now_ns, wall_us, origin, client, request)
             elif isinstance(request, wire.DeleteByHandle):
                 self.submit_by_handle(now_ns, wall_us, origin, client, request)
@@ -376,14 +380,16 @@ class Primary:
             self.release(now_ns, wall_us)
             self.membership.manage(now_ns)
 
-    def _apply(self, target: int) -> list[tuple[Origin, Read]]:
+    def _apply(self, target: int) -> list[tuple[Origin, Asking]]:
         """Apply the log up to a record, or as far as one step may, and reply; return reads to serve again."""
         copy, log, table = self.copy, self.log, self.table
         admission, paging = self.admission, self.paging
         walked, waiting, near = table.walked, self._waiting, self.near
-        apply = table.apply if near is None else near.apply
+        apply: Apply = table.apply if near is None else near.apply
+        if self.watched:
+            apply = self.watched.applying(apply)
         paged, effects, mark = paging.under_way, self.context.effects, self._step.mark
-        again: list[tuple[Origin, Read]] = []
+        again: list[tuple[Origin, Asking]] = []
         needed = self.replication.needed_after(target)
         # Usually all of them are applied and no recipient needs them any longer: one pass takes them out.
         keeps = needed < target or log.opening_at > copy.committed
@@ -430,7 +436,16 @@ class Primary:
         """Log the expiry of sessions, after at most `looks` looks; return how many it took."""
         if not self.paused:
             self.eviction.help()
+            self._expire_watched(now_ns, wall_us)
         return self._upkeep.sweep(now_ns, wall_us, looks, paused=self.paused)
+
+    def _expire_watched(self, now_ns: int, wall_us: int) -> None:
+        """Log the expiry of sessions that are watched, whose ends are to be told soon."""
+        if self.watched:
+            time_us = self.clock.read(now_ns, wall_us)
+            over = self.watched.over(time_us, self.context.settings.expire_batch_max)
+            if over:
+                self.replication.decide(now_ns, time_us, Expire(tuple(over)))
 
     # --- configuration --------------------------------------------------------------------------------------
 
@@ -448,19 +463,6 @@ class Primary:
         if draining and not self.membership.draining:
             self.release(now_ns, wall_us)
 
-    def drop_connection(self, connection: int) -> None:
-        """Forget held requests of a connection that is gone."""
-        if self.held:
-            self.held = deque(
-                entry
-                for entry in self.held
-                if (entry[0] if isinstance(entry[0], int) else entry[0].connection) != connection
-            )
-            self.copy.held_bytes = sum(
-                record_bytes(request) for _, _, request in self.held if not isinstance(request, Read)
-            )
-            self.copy.count()
-
     @property
     def at_rest(self) -> bool:
         """Whether nothing that was asked of this shard has still to take effect."""
@@ -468,18 +470,13 @@ class Primary:
 
     def refuse_held(self, reason: str) -> None:
         """Refuse the requests that are held; none of them was logged."""
-        for origin, _, held in self.held:
+        for origin, _, held in self.held.take():
             self.reply(origin, wire.Overloaded(held.request_id, reason))
-        self.held.clear()
-        self.copy.held_bytes = 0
-        self.copy.count()
 
     def close(self) -> None:
         """Stop being primary: redirect everybody who waits, and say whose request may yet take effect."""
-        for origin, _, held in self.held:
+        for origin, _, held in self.held.take():
             self.reply(origin, self.context.redirect(held.request_id))
-        self.held.clear()
-        self.copy.held_bytes = 0
         for (_, request_id), (origin, _) in self._waiting.items():
             self.reply(origin, self.context.redirect(request_id, appended=True))
         for origin, read in self._rereads.values():
@@ -488,6 +485,7 @@ class Primary:
         self._rereads.clear()
         if self.near is not None:
             self.near.close()
+        self.watched.close()
         self.admission.close()
         self.eviction.close()
         self.membership.close()

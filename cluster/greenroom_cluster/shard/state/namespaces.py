@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, get_args
 from msgspec.structs import replace
 
 from greenroom import wire
+from greenroom.ending_messages import Unwatch, WatchSession
 from greenroom.ids import DIGEST_BYTES
 from greenroom.near_messages import GetNear, Unhold
 from greenroom_cluster.shard.state.records import Command, Evict, Expire, Within
@@ -46,7 +47,7 @@ def name_behind(client: bytes) -> bytes:
     return client[CLIENT_ID_BYTES:]
 
 
-_READS = frozenset({wire.Get, wire.ListByUser, GetNear, Unhold})
+_READS = frozenset({wire.Get, wire.ListByUser, GetNear, Unhold, WatchSession, Unwatch})
 # By type, for every request in such a namespace is asked.
 _LOGGED = frozenset({*get_args(wire.Mutation), wire.DeleteByUser, wire.Clean})
 
@@ -81,7 +82,7 @@ def _rotated(request: wire.Rotate, namespace: str) -> Any:
     return replace(request, digest=request.digest + suffix, new_digest=request.new_digest + suffix)
 
 
-def _let_go(request: Unhold, namespace: str) -> Any:
+def _let_go(request: Unhold | Unwatch, namespace: str) -> Any:
     suffix = namespace.encode()
     return replace(request, digests=tuple(digest + suffix for digest in request.digests))
 
@@ -91,6 +92,7 @@ _OTHERWISE: dict[type, Callable[[Any, str], Any]] = {
     wire.DeleteByUser: _all_of_user,
     wire.ListByUser: _of_user,
     Unhold: _let_go,
+    Unwatch: _let_go,
     wire.Clean: lambda request, _namespace: request,
 }
 """What is not about the session with one digest alone."""

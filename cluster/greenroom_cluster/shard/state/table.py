@@ -336,3 +336,5 @@ class SessionTable(CommandTable[wire.EncodedSession]):
         self._leave(heading_of(stored).user_id, digest, len(stored))
         del self.sessions[digest]
         self.stored_bytes -= len(stored)
+        if self.gone is not None:
+            self.gone.append(digest)

@@ -449,6 +449,7 @@ async def check_features_tell_the_truth(stage: Stage) -> None:
         "delete_by_handle": lambda: store.delete_by_handle(user, handle_of(1, b"\0" * 32)),
         "delete_by_user": lambda: store.delete_by_user(user),
         "rotate": lambda: store.rotate(session.session_id),
+        "endings": lambda: anext(store.endings(session.session_id)),
     }
     assert set(attempts) == ALL_FEATURES
     assert store.features <= ALL_FEATURES

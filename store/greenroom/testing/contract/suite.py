@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from greenroom.sessions import ALL_FEATURES, BaseSessionStore, SessionData
-from greenroom.testing.contract import concurrency, lifecycle, patches, users
+from greenroom.testing.contract import concurrency, endings, lifecycle, patches, users
 from greenroom.testing.contract.libraries import available_libraries, library_named
 from greenroom.testing.contract.stage import Check, ManualClock, Stage
 
@@ -13,6 +13,7 @@ CHECKS: tuple[Check, ...] = (
     *patches.CHECKS,
     *users.CHECKS,
     *concurrency.CHECKS,
+    *endings.CHECKS,
 )
 CHECK_SECONDS = 60.0
 

@@ -1,0 +1,289 @@
+"""A WebSocket is closed when its session ends, and handlers can wait for that."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from greenroom import Ended, UnavailableError, UnsupportedError, UsageError
+from greenroom.background import new_event
+from greenroom.testing import Library
+from greenroom.web import SessionMiddleware
+from tests.store.test_contract_memory import FiveMethodStore
+from tests.store.web.web_stage import Socket, Stage, tell, together
+
+CODE = 4401
+
+
+class OpenSocket(Socket):
+    """The client's side of a WebSocket that stays open until one side closes it, as real servers have it."""
+
+    def __init__(self, cookie: str) -> None:
+        super().__init__(cookie=cookie)
+        self.accepted, self.closed = new_event(), new_event()
+        self._begun = False
+        self.fault: Exception | None = None
+
+    async def receive(self) -> dict[str, Any]:
+        if not self._begun:
+            self._begun = True
+            return {"type": "websocket.connect"}
+        await self.closed.wait()
+        return {"type": "websocket.disconnect", "code": 1006}
+
+    async def send(self, message: dict[str, Any]) -> None:
+        assert not self.closed.is_set(), "servers refuse what comes after the close"
+        self.sent.append(message)
+        if message["type"] == "websocket.accept":
+            self.accepted.set()
+        if message["type"] == "websocket.close":
+            self.closed.set()
+            if self.fault is not None:
+                raise self.fault
+
+    @property
+    def closes(self) -> list[int]:
+        """The codes with which it was closed."""
+        return [message["code"] for message in self.sent if message["type"] == "websocket.close"]
+
+
+async def begun(stage: Stage, user_id: str = "alice") -> tuple[str, str]:
+    """Begin a session; return its id and its Cookie header."""
+    visit = stage.sessions.visit(())
+    visit.session.greenroom.login(user_id, {"n": 0})
+    await visit.save()
+    assert visit.stored is not None
+    (cookie,) = visit.set_cookies()
+    return visit.stored.session_id, cookie.partition(";")[0]
+
+
+def play(
+    library: Library,
+    stage: Stage,
+    handler: Callable[[WebSocket], Awaitable[None]],
+    act: Callable[[OpenSocket, str], Awaitable[None]],
+) -> OpenSocket:
+    """Serve a WebSocket of a session, and act once it is accepted; return the client's side."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await handler(WebSocket(scope, receive, send))
+
+    async def story() -> OpenSocket:
+        session_id, cookie = await begun(stage)
+        socket = OpenSocket(cookie)
+        middleware = SessionMiddleware(app, session=stage.sessions)
+
+        async def acting() -> None:
+            await socket.accepted.wait()
+            await act(socket, session_id)
+
+        await together(library, lambda: middleware(socket.scope, socket.receive, socket.send), acting)
+        return socket
+
+    result: OpenSocket = tell(library, story)
+    return result
+
+
+async def log_out(stage: Stage, session_id: str) -> None:
+    """End a session as a request to another worker does."""
+    await stage.store.delete(session_id)
+
+
+async def echo(websocket: WebSocket) -> None:
+    """Answer until the client leaves; the framework's exception goes through, as in short handlers."""
+    await websocket.accept()
+    while True:
+        await websocket.send_text(await websocket.receive_text())
+
+
+def test_a_socket_is_closed_when_its_session_ends(library: Library) -> None:
+    stage = Stage()
+    codes: list[int] = []
+
+    async def handler(websocket: WebSocket) -> None:
+        try:
+            await echo(websocket)
+        except WebSocketDisconnect as error:
+            codes.append(error.code)
+            raise
+
+    socket = play(library, stage, handler, lambda _, session_id: log_out(stage, session_id))
+    assert socket.closes == [CODE]
+    assert socket.sent[-1]["reason"] == "the session has ended"
+    assert codes == [CODE], "the handler is told why"
+    assert stage.count("sockets_closed") == 1
+    assert stage.count("failed") == 0
+
+
+def test_the_code_is_a_choice_of_the_app(library: Library) -> None:
+    stage = Stage(end_code=3000)
+    socket = play(library, stage, echo, lambda _, session_id: log_out(stage, session_id))
+    assert socket.closes == [3000]
+
+
+def test_a_handler_that_only_sends_is_cut_off(library: Library) -> None:
+    stage = Stage()
+    sent: list[int] = []
+
+    async def handler(websocket: WebSocket) -> None:
+        await websocket.accept()
+        while True:
+            await websocket.send_text("tick")
+            sent.append(1)
+            await library.sleep(0.001)
+
+    socket = play(library, stage, handler, lambda _, session_id: log_out(stage, session_id))
+    assert socket.closes == [CODE]
+    assert sent
+
+
+def test_a_handler_that_closes_itself_is_no_failure(library: Library) -> None:
+    stage = Stage()
+
+    async def handler(websocket: WebSocket) -> None:
+        await websocket.accept()
+        with pytest.raises(WebSocketDisconnect):
+            await websocket.receive_text()
+        await websocket.close(1000)  # as frameworks do in a finally
+
+    socket = play(library, stage, handler, lambda _, session_id: log_out(stage, session_id))
+    assert socket.closes == [CODE], "once"
+
+
+def test_a_socket_that_is_gone_by_then_is_no_failure(library: Library) -> None:
+    stage = Stage()
+
+    async def act(socket: OpenSocket, session_id: str) -> None:
+        socket.fault = RuntimeError("the connection is closed")
+        await log_out(stage, session_id)
+
+    assert play(library, stage, echo, act).closes == [CODE]
+
+
+@pytest.mark.parametrize("end", ["everywhere", "rotation", "device"])
+def test_whatever_ends_the_session_closes_the_socket(library: Library, end: str) -> None:
+    stage = Stage()
+
+    async def act(_: OpenSocket, session_id: str) -> None:
+        if end == "everywhere":
+            await stage.store.delete_by_user("alice")
+        elif end == "rotation":
+            await stage.store.rotate(session_id)
+        else:
+            [listed] = await stage.store.list_by_user("alice")
+            await stage.store.delete_by_handle("alice", listed.handle)
+
+    assert play(library, stage, echo, act).closes == [CODE]
+
+
+def test_an_expired_session_closes_the_socket(library: Library) -> None:
+    stage = Stage(idle_seconds=60)
+
+    async def act(_: OpenSocket, _session_id: str) -> None:
+        stage.clock.advance(61)
+
+    assert play(library, stage, echo, act).closes == [CODE]
+
+
+def test_an_app_may_leave_the_end_to_its_handlers(library: Library) -> None:
+    stage = Stage(on_end="event")
+    reasons: list[str] = []
+
+    async def handler(websocket: WebSocket) -> None:
+        await websocket.accept()
+        ended = await websocket.session.greenroom.ended()
+        reasons.append(ended.reason)
+        await websocket.send_text("goodbye")
+        await websocket.close(1000)
+
+    socket = play(library, stage, handler, lambda _, session_id: log_out(stage, session_id))
+    assert reasons == ["logout"]
+    assert socket.closes == [1000]
+    assert stage.count("sockets_closed") == 0
+
+
+def test_a_logout_in_the_socket_itself_closes_it(library: Library) -> None:
+    stage = Stage()
+
+    async def handler(websocket: WebSocket) -> None:
+        await websocket.accept()
+        websocket.session.greenroom.logout()
+        await websocket.session.greenroom.save()
+        await websocket.receive_text()
+
+    async def nothing(_: OpenSocket, _session_id: str) -> None:
+        return
+
+    assert play(library, stage, handler, nothing).closes == [CODE]
+
+
+def test_sockets_that_have_closed_are_watched_no_longer(library: Library) -> None:
+    stage = Stage()
+
+    async def handler(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.close(1000)
+
+    async def act(socket: OpenSocket, session_id: str) -> None:
+        await socket.closed.wait()
+        await library.sleep(0)
+        await log_out(stage, session_id)
+        await library.sleep(0.01)
+
+    assert play(library, stage, handler, act).closes == [1000]
+    assert stage.count("sockets_closed") == 0
+
+
+def test_too_many_watches_leave_a_socket_open(library: Library) -> None:
+    """The app is told; closing sockets of users who have done nothing would be worse."""
+    stage = Stage()
+
+    def refuse(_session_id: str, _tell: Callable[[Ended], None]) -> Any:
+        raise UnavailableError("too many sessions are watched")
+
+    stage.store.watch = refuse  # type: ignore[method-assign,assignment]  # for this test
+
+    async def handler(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.close(1000)
+
+    async def nothing(_: OpenSocket, _session_id: str) -> None:
+        return
+
+    assert play(library, stage, handler, nothing).closes == [1000]
+    assert stage.count("failed") == 1
+
+
+def test_waiting_for_the_end_needs_a_session(library: Library) -> None:
+    stage = Stage()
+
+    async def story() -> None:
+        visit = stage.sessions.visit(())
+        with pytest.raises(UsageError, match="stored"):
+            await visit.session.greenroom.ended()
+
+    tell(library, story)
+
+
+def test_a_store_that_tells_of_no_endings_says_so(library: Library) -> None:
+    """Its sockets are served as ever."""
+    stage = Stage()
+    stage.sessions.store = FiveMethodStore(stage.clock)
+
+    async def handler(websocket: WebSocket) -> None:
+        await websocket.accept()
+        with pytest.raises(UnsupportedError, match="endings"):
+            await websocket.session.greenroom.ended()
+        await websocket.close(1000)
+
+    async def nothing(_: OpenSocket, _session_id: str) -> None:
+        return
+
+    assert play(library, stage, handler, nothing).closes == [1000]
+
+
+@pytest.mark.parametrize("options", [{"on_end": "ask"}, {"end_code": 1000}, {"end_code": 5000}])
+def test_options_of_the_end_are_checked(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(options))):
+        Stage(**options)
