@@ -72,6 +72,11 @@ class Channel:
         return self.ended or self._incoming.pending > 0
 
     @property
+    def speaks(self) -> bool:
+        """Whether there is something to `take`."""
+        return self._outgoing.pending > 0
+
+    @property
     def heard(self) -> bool:
         """Whether anything was fed."""
         return self.established or self._early_bytes > 0
@@ -120,17 +125,16 @@ class Channel:
 
         0 if no record is complete yet, or if the other side has `ended` what it sends.
         """
-        filled = 0
+        filled, room = 0, len(plaintext)
+        read, incoming = self._tls.read, self._incoming
         try:
-            while filled < len(plaintext):
-                count = self._tls.read(len(plaintext) - filled, plaintext[filled:])
-                if not count:
-                    self.ended = True
-                    break
+            while count := read(room - filled, plaintext[filled:] if filled else plaintext):
                 filled += count  # type: ignore[operator]  # with a buffer it is a count
-                # Asking again only to learn that there is nothing more costs as much as a small record.
-                if not self._incoming.pending and not self._tls.pending():
-                    break
+                # Asking again only to learn that there is nothing more costs as much as a small record. What
+                # is left of a record itself is left for want of room.
+                if not incoming.pending or filled == room:
+                    return filled
+            self.ended = True
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:  # both sides have ended
@@ -140,13 +144,25 @@ class Channel:
                 raise TlsError(_told(error)) from None
         return filled
 
-    def write(self, plaintext: memoryview) -> None:
-        """Encrypt all of this."""
+    def decrypt(self, buffer: memoryview, count: int) -> int:
+        """Feed so many bytes from the beginning of the buffer, and read into it. Once established."""
+        self._incoming.write(buffer[:count])
+        return self.read_into(buffer)
+
+    def write(self, plaintext: bytes | bytearray | memoryview) -> None:
+        """Encrypt all of this, which is not empty."""
+        write = self._tls.write
         try:
-            while plaintext:
-                plaintext = plaintext[self._tls.write(plaintext) :]
+            written = write(plaintext)
+            while written < len(plaintext):
+                written += write(memoryview(plaintext)[written:])
         except ssl.SSLError as error:
             raise TlsError(_told(error)) from None
+
+    def encrypt(self, plaintext: bytes | bytearray | memoryview) -> bytes:
+        """Encrypt all of this, which is not empty; return that, behind what else has to be sent."""
+        self.write(plaintext)
+        return self._outgoing.read()
 
     def close(self) -> None:
         """Say that nothing more comes from this side."""

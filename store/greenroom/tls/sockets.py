@@ -144,29 +144,43 @@ class TlsSocket:
         channel, view = self._channel, memoryview(buffer)
         room = len(view) - RECORD_BYTES_MAX
         try:
-            count = self._sock.recv_into(view, min(nbytes or room, room))
+            count = self._sock.recv_into(view, nbytes if 0 < nbytes < room else room)
+            if not count:
+                channel.feed_end()
         except BlockingIOError:
             if not channel.holds:
                 raise
-        else:
-            if count:
-                channel.feed(view[:count])
-            else:
-                channel.feed_end()
+            count = 0
         try:
-            filled = channel.read_into(view)
+            filled = channel.decrypt(view, count) if count else channel.read_into(view)
         except TlsError:
             self._try_to_flush()
             raise
-        if not self._unsent:
+        if channel.speaks and not self._unsent:
             self._flush()  # what TLS answers by itself
-        if not filled and not channel.ended:
-            raise BlockingIOError
-        return filled
+        if filled or channel.ended:
+            return filled
+        raise BlockingIOError
 
     def send(self, data: Any) -> int:
         """Encrypt and send as much as goes; return how much that is. Raises OSError, also BlockingIOError."""
-        view = memoryview(data)
+        if self._unsent or self._encrypted or not 0 < len(data) <= CHUNK_BYTES:
+            return self._send_on(memoryview(data))
+        # The usual: nothing waits, and the kernel takes all.
+        ciphertext = self._channel.encrypt(data)
+        try:
+            sent = self._sock.send(ciphertext)
+        except BlockingIOError:
+            sent = 0
+        if sent == len(ciphertext):
+            return len(data)
+        self._unsent, self._encrypted = ciphertext[sent:], 1
+        if len(data) == 1:
+            raise BlockingIOError
+        return len(data) - 1
+
+    def _send_on(self, view: memoryview) -> int:
+        """Send what is left of before, and of this as much as goes, in parts; return how much that is."""
         if not self._flush():
             raise BlockingIOError
         sent, self._encrypted = self._encrypted, 0

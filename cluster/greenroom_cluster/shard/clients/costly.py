@@ -7,7 +7,6 @@ from greenroom.ids import POINT_BITS
 from greenroom_cluster.shard.clients.operations import Request
 from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.effects import ReplyToClient
-from greenroom_cluster.shard.inputs import ClientRequests
 from greenroom_cluster.shard.limits.fairness import COSTLY_BYTES, CostlyRequest, FairShare
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.state.log import record_bytes
@@ -23,16 +22,22 @@ _SHARD_BYTES = 8
 
 
 def hold_costly(
-    context: Context, fair: FairShare, replicas: Sequence[Replica | None], event: ClientRequests
+    context: Context,
+    fair: FairShare,
+    replicas: Sequence[Replica | None],
+    connection: int,
+    client: bytes,
+    identity: str,
+    requests: Sequence[Request],
 ) -> list[Request]:
     """Have the costly requests of an identity in debt wait; return the others."""
     cheap = []
-    for request in event.requests:
+    for request in requests:
         size = _size_if_costly(request, replicas)
         if not size:
             cheap.append(request)
             continue
-        waiting = CostlyRequest(event.connection, event.client, event.identity, request, size)
+        waiting = CostlyRequest(connection, client, identity, request, size)
         if not fair.wait(waiting):
             _refuse(context, waiting)
     return cheap

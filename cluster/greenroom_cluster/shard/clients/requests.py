@@ -93,16 +93,18 @@ class Requests:
 
     def take_in(self, now_ns: int, wall_us: int, event: ClientRequests) -> None:
         """Serve the requests of a client's connection, except those that its identity must wait for."""
-        fair, identity, requests = self.fair, event.identity, event.requests
+        fair, identity, client, requests = self.fair, event.identity, event.client, event.requests
         if event.namespace:
             requests = [enclosed(request, event.namespace) for request in requests]
-            client = client_in(event.namespace, event.client)
-            event = msgspec.structs.replace(event, client=client, requests=requests)
+            client = client_in(event.namespace, client)
         if identity != fair.latest:
             fair.came(now_ns, identity)
         if fair.debts and identity in fair.debts and fair.must_wait(now_ns, identity):
-            requests = hold_costly(self._context, fair, self._replicas.by_shard, event)
-        self._serve(now_ns, wall_us, event.connection, event.client, identity, requests)
+            by_shard = self._replicas.by_shard
+            requests = hold_costly(
+                self._context, fair, by_shard, event.connection, client, identity, requests
+            )
+        self._serve(now_ns, wall_us, event.connection, client, identity, requests)
 
     def _serve(
         self,
