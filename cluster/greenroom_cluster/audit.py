@@ -8,7 +8,13 @@ import msgspec
 from greenroom import wire
 from greenroom.identities import Identity
 from greenroom_cluster.coordination.messages import Accepted, DeclareDead, ForgetNode, Rejected, RemoveNode
-from greenroom_cluster.shard.clients.operations import CopyShard, EndSessions, Freeze
+from greenroom_cluster.shard.clients.operations import (
+    CopyShard,
+    EndSession,
+    EndSessions,
+    Freeze,
+    ListSessions,
+)
 
 COMMANDS: Mapping[type[wire.Frame], str] = {
     ForgetNode: "forget-node",
@@ -18,6 +24,8 @@ COMMANDS: Mapping[type[wire.Frame], str] = {
     CopyShard: "copy-shard",
     Freeze: "freeze",
     EndSessions: "end-sessions",
+    ListSessions: "list-sessions",
+    EndSession: "end-session",
 }
 """Of `remove-node` a node that has drained is the author. Parts of a copy after the first are no commands."""
 

@@ -128,7 +128,8 @@ class ShardStatus(msgspec.Struct, frozen=True):
     that ended its primary, if the shard has stopped before that record. `join_refusal` says why an actor did
     not take the copy that it should hold; `join_refused_by` is its slot if it had no memory for the copy's
     `join_bytes`. `missing_directories` are the slots whose directories it waits for if all its members are
-    dead, and `kept` is what the others hold.
+    dead, and `kept` is what the others hold. `appended` is the number of the primary's last record, and
+    `stored_bytes` what its sessions take.
     """
 
     shard: int
@@ -145,6 +146,8 @@ class ShardStatus(msgspec.Struct, frozen=True):
     missing_directories: tuple[str, ...] = ()
     kept: tuple[KeptStatus, ...] = ()
     zone: str = ""
+    appended: int = 0
+    stored_bytes: int = 0
 
     def told(self) -> str:
         """Return why the shard is suspended, and what to do."""
@@ -425,6 +428,8 @@ def _shard_status(
         missing_directories=missing_directories(cluster_map, index, used) if state == UNAVAILABLE else (),
         kept=_kept(cluster_map, index, replicas, used) if state == UNAVAILABLE else (),
         zone=zone,
+        appended=primary.appended if primary is not None else 0,
+        stored_bytes=primary.stored_bytes if primary is not None else 0,
     )
 
 

@@ -1,6 +1,7 @@
 """Structured logs on stderr: text for people, or one JSON object per line for machines."""
 
 import logging
+import os
 import sys
 from typing import Annotated, Literal
 
@@ -10,6 +11,9 @@ import structlog
 from greenroom_cluster.flags import Flag
 
 LogFormat = Literal["text", "json"]
+COORDINATOR = "coordinator"
+"""How the log names the processes of a coordinator."""
+
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 # Local variables are left out: they may hold session ids and user data.
@@ -35,8 +39,25 @@ class LogSettings(msgspec.Struct, frozen=True):
     ] = "info"
 
 
-def configure(settings: LogSettings) -> None:
-    """Set up the logs of this process."""
+class _Writer:
+    """Adds to each line which process writes it, by the name that others know it by, and its process id."""
+
+    def __init__(self, name: str) -> None:
+        self._fields = {"from": name, "from_pid": os.getpid()}
+
+    def __call__(
+        self, _logger: object, _method: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        event.update(self._fields)
+        return event
+
+
+def configure(settings: LogSettings, writer: str = "") -> None:
+    """Set up the logs of this process.
+
+    `writer` is the slot of an actor, the name of a node or what else it is, and stands in each line; without
+    one, as for a command that only asks, nothing does.
+    """
     renderer: structlog.typing.Processor
     if settings.format == "json":
         renderer = structlog.processors.JSONRenderer()
@@ -49,6 +70,7 @@ def configure(settings: LogSettings) -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            *([_Writer(writer)] if writer else []),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *errors,

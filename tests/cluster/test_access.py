@@ -58,7 +58,7 @@ CELLS: dict[int, Row] = {
         "operator": {"node", "coordinator"},
         "observer": {"node", "coordinator"},
     },
-    **dict.fromkeys((22, 23, 24, 25), OPERATIONS),
+    **dict.fromkeys((22, 23, 24, 25, 33, 34), OPERATIONS),
     **dict.fromkeys(range(26, 33), SESSIONS),
     **dict.fromkeys(range(40, 58), NOBODY),
     **dict.fromkeys((60, 61), NOBODY),

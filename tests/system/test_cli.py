@@ -159,7 +159,17 @@ def test_a_malformed_value_is_told_in_plain_words(arguments: list[str], message:
     assert not re.search("Value error|Input should|pars", result.stderr)
 
 
-@pytest.mark.parametrize("arguments", [["status"], ["health"], ["drop-record", "5"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status"],
+        ["status", "--watch"],
+        ["top"],
+        ["health"],
+        ["drop-record", "5"],
+        ["user", "ann", "--namespace", "default"],
+    ],
+)
 def test_no_node_that_answers_has_an_exit_code_of_its_own(arguments: list[str]) -> None:
     address = f"127.0.0.1:{free_port()}"
     assert_one_line(run(*arguments, "--connect", address), 3, address, "--connect")

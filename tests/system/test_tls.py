@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
@@ -392,14 +393,21 @@ async def check_ending(cluster: Secured) -> None:
     session = SessionData(
         session_id=new_session_id(), user_id="alice@shop", expires=now + dt.timedelta(hours=1)
     )
-    command = [sys.executable, "-m", "greenroom_cluster", "end-sessions", "alice@shop"]
-    command += ["--connect", cluster.addresses[0], "--cluster", CLUSTER]
+    greenroom_command = [sys.executable, "-m", "greenroom_cluster"]
+    at = ["alice@shop", "--connect", cluster.addresses[0], "--cluster", CLUSTER]
+    command = [*greenroom_command, "end-sessions", *at]
+    listing = [*greenroom_command, "user", *at, "--json"]
     async with (
         greenroom.store_from_url(cluster.url(cluster.client)) as web,
         greenroom.store_from_url(other) as beside,
     ):
         for store in (web, beside):
             await store.create(session)
+        for name, store in (("web", web), ("other", beside), ("default", None)):
+            told = await trio.run_process([*listing, "--namespace", name, *ann], capture_stdout=True)
+            listed = [each["handle"] for each in msgspec.json.decode(told.stdout)["sessions"]]
+            owned = [] if store is None else await store.list_by_user("alice@shop")
+            assert listed == [each.handle for each in owned]
         done = await trio.run_process([*command, "--namespace", "web", *ann], capture_stdout=True)
         assert done.stdout == b"sessions ended: 1\n"
         assert await web.get(session.session_id) is None
@@ -411,9 +419,10 @@ async def check_ending(cluster: Secured) -> None:
         assert (refused.returncode, b"not-allowed" in refused.stderr) == (1, True), refused.stderr
         assert await beside.get(session.session_id) is not None
     lines = [line for name in NODES for line in cluster.nodes[name].logged("operator_command")]
-    ended = [line for line in lines if line["command"] == "end-sessions"]
-    assert {(line["who"], line["namespace"], line["outcome"]) for line in ended} == {
-        ("operator/ann", "web", "done")
+    told = {(line["command"], line["who"], line.get("namespace"), line["outcome"]) for line in lines}
+    assert {each for each in told if "sessions" in each[0]} == {
+        ("end-sessions", "operator/ann", "web", "done"),
+        *(("list-sessions", "operator/ann", name, "done") for name in ("web", "other", "default")),
     }
     assert "alice" not in str(lines)
 

@@ -22,7 +22,7 @@ from greenroom_cluster.backups.restoring import (
     RestoringStore,
     restore_sessions,
 )
-from greenroom_cluster.backups.taking import Taken, take_backup
+from greenroom_cluster.backups.taking import Copied, Taken, take_backup
 from greenroom_cluster.lasting_files import sync_directory
 from greenroom_cluster.runtime.proving import Keys
 
@@ -71,7 +71,7 @@ class KeptSessions:
     async def keep(
         self,
         addresses: Sequence[str],
-        told: Callable[[int], None],
+        told: Callable[[Copied], None],
         credentials: Keys | None,
     ) -> Taken:
         """Have the actors serve no client any more, and write down all sessions.

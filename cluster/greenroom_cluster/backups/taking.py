@@ -21,6 +21,15 @@ class Taken(msgspec.Struct, frozen=True):
     size_bytes: int
 
 
+class Copied(msgspec.Struct, frozen=True):
+    """How far a copy of all `of` shards has come: `size_bytes` are those written."""
+
+    shards: int
+    of: int
+    sessions: int
+    size_bytes: int
+
+
 async def take_backup(
     addresses: Sequence[str],
     cluster: str,
@@ -29,9 +38,9 @@ async def take_backup(
     seconds: float = SHARD_SECONDS,
     freeze: bool = False,
     credentials: Keys | None,
-    told: Callable[[int], None] = lambda _: None,
+    told: Callable[[Copied], None] = lambda _: None,
 ) -> Taken:
-    """Write a new file with all sessions of a cluster; `told` hears how many shards are done.
+    """Write a new file with all sessions of a cluster; `told` hears how far that has come.
 
     With `freeze`, the cluster serves no clients any more.
 
@@ -45,7 +54,7 @@ async def take_backup(
         def take(part: Part) -> None:
             writer.add(part)
             done.add(part.shard)
-            told(len(done))
+            told(Copied(len(done), shards, writer.sessions, writer.written_bytes))
 
         await copy_shards(addresses, cluster, take, seconds=seconds, freeze=freeze, credentials=credentials)
         writer.finish()
@@ -58,9 +67,10 @@ async def export_sessions(
     write: Callable[[bytes], None],
     *,
     credentials: Keys | None,
-    told: Callable[[int], None] = lambda _: None,
+    told: Callable[[Copied], None] = lambda _: None,
 ) -> Taken:
     """Hand all sessions of a cluster to `write`, as lines of JSON. Raises what `copy_shards` does."""
+    shards = (await fetch_map(addresses, cluster, credentials=credentials)).shard_count
     done: set[int] = set()
     sessions = size_bytes = 0
 
@@ -71,7 +81,7 @@ async def export_sessions(
         sessions += len(part.sessions)
         size_bytes += len(lines)
         done.add(part.shard)
-        told(len(done))
+        told(Copied(len(done), shards, sessions, size_bytes))
 
     await copy_shards(addresses, cluster, take, credentials=credentials)
     return Taken(len(done), sessions, size_bytes)

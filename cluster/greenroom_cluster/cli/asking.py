@@ -22,13 +22,18 @@ if TYPE_CHECKING:
 _LOGS_OF_QUESTIONS = LogSettings(level="error")
 
 
-def run(work: Callable[..., Awaitable[Any]], *arguments: Any, logs: LogSettings = _LOGS_OF_QUESTIONS) -> Any:
-    """Run `work` under trio."""
+def run(
+    work: Callable[..., Awaitable[Any]],
+    *arguments: Any,
+    logs: LogSettings = _LOGS_OF_QUESTIONS,
+    writer: str = "",
+) -> Any:
+    """Run `work` under trio; `writer` names this process in the log."""
     import trio
 
     from greenroom_cluster.logs import configure
 
-    configure(logs)
+    configure(logs, writer)
     return trio.run(work, *arguments)
 
 

@@ -5,7 +5,6 @@ import shutil
 import stat
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from greenroom.errors import UsageError
 from greenroom_cluster import config
 from greenroom_cluster.cli import options
 from greenroom_cluster.cli.asking import ask, print_json, print_line
+from greenroom_cluster.cli.progress import Progress
 from greenroom_cluster.cli.settings import with_options_of
 
 if TYPE_CHECKING:
@@ -72,8 +72,9 @@ def backup(
     _check_no_stream(file)
 
     async def work(addresses: Sequence[str], name: str, credentials: "Keys | None") -> Any:
-        told = _teller("shards copied", json=json)
-        return await take_backup(addresses, name, file, told=told, credentials=credentials)
+        with Progress.on_stderr(json=json) as progress:
+            told = progress.copied
+            return await take_backup(addresses, name, file, told=told, credentials=credentials)
 
     _print_taken(ask(work, connect, cluster, access=access, json=json), str(file), json=json)
 
@@ -115,8 +116,8 @@ def export_lines(
     from greenroom_cluster.backups.taking import export_sessions
 
     async def work(addresses: Sequence[str], name: str, credentials: "Keys | None") -> Any:
-        told = _teller("shards copied", json=json)
-        with _for_writing(file) as write:
+        with Progress.on_stderr(json=json) as progress, _for_writing(file) as write:
+            told = progress.copied
             return await export_sessions(addresses, name, write, told=told, credentials=credentials)
 
     taken = ask(work, connect, cluster, access=access, json=json)
@@ -185,14 +186,13 @@ def _restore(
 
     async def work(addresses: Sequence[str], name: str, credentials: "Keys | None") -> Any:
         del credentials  # the store has its own
-        tell = _teller("sessions looked at", json=json)
         options: dict[str, Any] = access.store_options()
         nodes = ",".join(addresses)
         async with RestoringStore(nodes, cluster=name, deadline_seconds=30.0, **options) as store:
             await store.check(every_shard=True)
-            return await restore_sessions(
-                store, sessions(), created_before_us=before_us, told=lambda done: tell(done.looked_at)
-            )
+            with Progress.on_stderr(json=json) as progress:
+                told = progress.restored
+                return await restore_sessions(store, sessions(), created_before_us=before_us, told=told)
 
     done = ask(work, connect, cluster, access=access, json=json)
     if json:
@@ -226,20 +226,6 @@ def _print_taken(taken: Any, file: str, *, json: bool) -> None:
     print_line(
         f"sessions written: {taken.sessions}, shards: {taken.shards}, bytes: {taken.size_bytes}, to {file}"
     )
-
-
-def _teller(what: str, *, json: bool) -> Callable[[int], None]:
-    """Return what shows progress on stderr, once a second at most."""
-    shown = time.monotonic()
-
-    def tell(count: int) -> None:
-        nonlocal shown
-        if not json and time.monotonic() - shown >= 1:
-            shown = time.monotonic()
-            sys.stderr.write(f"greenroom: {count} {what}\n")
-            sys.stderr.flush()
-
-    return tell
 
 
 @contextmanager

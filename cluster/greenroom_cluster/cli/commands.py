@@ -5,12 +5,11 @@ import sys
 from functools import partial
 from typing import Annotated, Any
 
-import msgspec
 import typer
 from typer.core import TyperGroup
 
 from greenroom_cluster import config
-from greenroom_cluster.cli import backups, certs, directories, options, tokens
+from greenroom_cluster.cli import backups, certs, completion, directories, options, tokens, top, users
 from greenroom_cluster.cli.asking import ask, keys_of, print_json, print_line, run
 from greenroom_cluster.cli.removed import refuse_removed, warn_of_removed_variables
 from greenroom_cluster.cli.settings import with_options_of
@@ -24,6 +23,7 @@ from greenroom_cluster.exits import (
     fail,
 )
 from greenroom_cluster.local_settings import LocalClusterSettings
+from greenroom_cluster.logs import COORDINATOR
 
 _VALUE_ERRORS = {
     "Input should be a valid integer": "not a whole number.",
@@ -101,7 +101,7 @@ def up(settings: LocalClusterSettings, *, json: options.Json = False) -> None:
     from greenroom_cluster.cli.cluster_up import run_up
 
     settings.check()
-    run(run_up, settings, json, logs=settings.process.logs)
+    run(run_up, settings, json, logs=settings.process.logs, writer="up")
 
 
 @app.command()
@@ -111,7 +111,7 @@ def coordinator(settings: config.CoordinatorProcessSettings) -> None:
     warn_of_removed_variables()
     from greenroom_cluster.runtime.coordination_process import run_coordinator_process
 
-    run(run_coordinator_process, settings, logs=settings.process.logs)
+    run(run_coordinator_process, settings, logs=settings.process.logs, writer=COORDINATOR)
 
 
 @app.command(short_help="Run one node: its actors, and the clients' address.")
@@ -122,7 +122,7 @@ def node(settings: config.NodeSettings) -> None:
     settings.check()
     from greenroom_cluster.runtime.node_process import run_node
 
-    run(run_node, settings, logs=settings.process.logs)
+    run(run_node, settings, logs=settings.process.logs, writer=settings.name)
 
 
 def _inspect(access: config.AccessOptions, connect: str, cluster: str, *, json: bool) -> Any:
@@ -141,37 +141,27 @@ def status(
     shards: Annotated[
         bool, typer.Option("--shards", help="Show every shard too.", envvar="GREENROOM_STATUS_SHARDS")
     ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Look again and again, until Ctrl-C.", envvar="GREENROOM_STATUS_WATCH"),
+    ] = False,
+    interval: options.Interval = options.INTERVAL_SECONDS,
+    count: options.Count = 0,
     json: options.Json = False,
 ) -> None:
     """Show nodes and actors, how many shards are in which state, and what they wait for."""
+    if watch:
+        top.watch_status(access, connect, cluster, interval, count, shards=shards, json=json)
+        return
     found = _inspect(access, connect, cluster, json=json)
     if json:
-        print_json(
-            {
-                **msgspec.to_builtins(found),
-                "healthy": found.healthy,
-                "states": found.states(),
-                "within_one_zone": found.crowded(),
-                **_waiting(found),
-                "coordinator": _coordinator(found),
-            }
-        )
+        from greenroom_cluster.status_document import status_document
+
+        print_json(status_document(found))
         return
     from greenroom_cluster.cli.tables import print_status
 
     print_status(found, shards=shards)
-
-
-def _waiting(found: Any) -> dict[str, Any]:
-    """Return what shards wait for: nodes, and directories."""
-    return {
-        key: [{**msgspec.to_builtins(each), "told": each.told()} for each in getattr(found, key)]
-        for key in ("waiting", "missing_directories")
-    }
-
-
-def _coordinator(found: Any) -> dict[str, Any]:
-    return {**msgspec.to_builtins(found.coordinator), "told": found.coordinator.told()}
 
 
 @app.command(short_help="Exit with 0 only if every shard has all its replicas, and they stand apart.")
@@ -197,17 +187,9 @@ def health(
     found = _inspect(access, connect, cluster, json=json)
     healthy = found.healthy and found.nodes_up >= nodes
     if json:
-        print_json(
-            {
-                "healthy": healthy,
-                "nodes_up": found.nodes_up,
-                "refusing": found.refusing,
-                "within_one_zone": found.crowded(),
-                "states": found.states(),
-                **_waiting(found),
-                "coordinator": _coordinator(found),
-            }
-        )
+        from greenroom_cluster.status_document import health_document
+
+        print_json(health_document(found, healthy=healthy))
     else:
         lines = [f"{'healthy' if healthy else 'not healthy'}: {found.counts()}"]
         if found.nodes_up < nodes:
@@ -287,30 +269,9 @@ def drop_record(
     )
 
 
-@app.command("end-sessions", short_help="End all sessions of a user.")
-@with_options_of(config.AccessOptions)
-def end_sessions(
-    access: config.AccessOptions,
-    user: Annotated[str, typer.Argument(help="The user's id, as the app gives it to login.")],
-    namespace: Annotated[
-        str,
-        typer.Option(
-            help="Namespace of the app; without certificates, default.",
-            envvar="GREENROOM_NAMESPACE",
-            show_default=False,
-        ),
-    ],
-    connect: options.Connect = config.NODE_ADDRESS,
-    cluster: options.Cluster = config.CLUSTER,
-) -> None:
-    """End all sessions of a user in a namespace, without the app: its users are logged out everywhere."""
-    from greenroom_cluster.ending import end_sessions_at
-
-    config.check_name("--namespace", namespace)
-    ended = ask(end_sessions_at, connect, cluster, user, namespace, access=access)
-    print_line(f"sessions ended: {ended}")
-
-
+users.add_commands(app)
+top.add_commands(app)
+completion.add_commands(app)
 backups.add_commands(app)
 directories.add_commands(app)
 certs.add_commands(app)

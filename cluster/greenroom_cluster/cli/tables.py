@@ -1,12 +1,15 @@
-"""Tables of the state of a cluster, and of what actors keep on disk."""
+"""Tables of the state of a cluster, of a user's sessions, and of what actors keep on disk."""
 
 from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
+from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
+from greenroom.sessions import SessionInfo
+from greenroom_cluster.comparison import Rates
 from greenroom_cluster.disk.inspecting import KeptDirectory
 from greenroom_cluster.escaping import printable
 from greenroom_cluster.inspection import (
@@ -18,6 +21,7 @@ from greenroom_cluster.inspection import (
     STATE_NAMES,
     SUSPENDED,
     UNAVAILABLE,
+    ActorStatus,
     ClusterStatus,
     ShardStatus,
 )
@@ -38,9 +42,38 @@ UNBOUNDED_BYTES = 1 << 60
 _WIDTH = 1000
 
 
-def print_status(status: ClusterStatus, *, shards: bool = False) -> None:
+def print_status(status: ClusterStatus, *, shards: bool = False, console: Console | None = None) -> None:
     """Print nodes and actors on stdout, what shards wait for, and, if asked, all shards."""
-    console = Console(width=_WIDTH, highlight=False)
+    console = console or Console(width=_WIDTH, highlight=False)
+    _print_heading(console, status)
+    _print_table(console, _node_table(status))
+    actors = _table(
+        *("actor", "incarnation", "address", "state", "pid"),
+        *("primaries", "backups", "sessions", "used", "free", "of", "evicted"),
+    )
+    for actor in status.actors:
+        _add_row(
+            actors,
+            actor.slot,
+            actor.incarnation[:_INCARNATION_DIGITS],
+            actor.address,
+            _actor_state(actor),
+            str(actor.pid or "-"),
+            str(actor.primaries),
+            str(actor.backups),
+            str(actor.sessions),
+            *(_mebibytes(size) for size in (actor.used_bytes, actor.free_bytes, actor.memory_bytes_max)),
+            str(actor.evicted),
+        )
+    _print_table(console, actors)
+    if len(status.namespaces) > 1 or any(each.sessions_max for each in status.namespaces):
+        _print_table(console, _namespace_table(status))
+    if shards:
+        _print_table(console, _shard_table(status))
+
+
+def _print_heading(console: Console, status: ClusterStatus) -> None:
+    """Print how the cluster is, and what to do."""
     console.print(
         Text.assemble(
             "cluster ",
@@ -52,30 +85,67 @@ def print_status(status: ClusterStatus, *, shards: bool = False) -> None:
     )
     for warning in status.warnings():
         console.print(Text(printable(warning), style="bold red"))
-    console.print(_node_table(status))
-    actors = _table(
-        *("actor", "incarnation", "address", "state", "pid"),
-        *("primaries", "backups", "sessions", "used", "free", "of", "evicted"),
+
+
+def print_top(console: Console, status: ClusterStatus, rates: Rates | None, changes: Sequence[str]) -> None:
+    """Print how busy and how whole a cluster is, its busiest actors first, and the newest changes."""
+    _print_heading(console, status)
+    sessions = sum(shard.sessions for shard in status.shards)
+    stored = _mebibytes(sum(shard.stored_bytes for shard in status.shards))
+    more = _rate(None if rates is None else rates.sessions_per_second, signed=True)
+    records = _rate(None if rates is None else rates.records_per_second)
+    nodes = ", ".join(f"{printable(node.name)} {node.state}" for node in status.nodes)
+    console.print(
+        Text(f"{sessions} sessions ({more}/s), {stored} stored, {records} records/s; nodes: {nodes}")
     )
-    for actor in status.actors:
+    # The first are those that a narrow terminal shows.
+    table = _table(
+        *("actor", "state", "records/s", "sessions", "primaries", "backups"),
+        *("used", "free", "of", "pid", "evicted", "held near"),
+    )
+    by_slot: dict[str, float] = {} if rates is None else rates.by_slot
+    for actor in sorted(status.actors, key=lambda each: (-by_slot.get(each.slot, 0.0), each.slot)):
         _add_row(
-            actors,
+            table,
             actor.slot,
-            actor.incarnation[:_INCARNATION_DIGITS],
-            actor.address,
-            _state(actor.state if actor.reachable or actor.state != "up" else "no answer"),
-            str(actor.pid or "-"),
+            _actor_state(actor),
+            _rate(None if rates is None else by_slot.get(actor.slot, 0.0)),
+            str(actor.sessions),
             str(actor.primaries),
             str(actor.backups),
-            str(actor.sessions),
             *(_mebibytes(size) for size in (actor.used_bytes, actor.free_bytes, actor.memory_bytes_max)),
+            str(actor.pid or "-"),
             str(actor.evicted),
+            str(actor.near.held),
         )
-    console.print(actors)
-    if len(status.namespaces) > 1 or any(each.sessions_max for each in status.namespaces):
-        console.print(_namespace_table(status))
-    if shards:
-        console.print(_shard_table(status))
+    _print_table(console, table)
+    if changes:
+        console.print(Text("what has changed", style="bold"))
+    for change in changes:
+        console.print(Text(printable(change)))
+
+
+def print_missed(console: Console, reason: str) -> None:
+    """Print why nothing is known of the cluster just now."""
+    console.print(Text(f"no node answers: {printable(reason)}", style="bold red"))
+
+
+def print_sessions(user_id: str, namespace: str, sessions: Sequence[SessionInfo], *, more: bool) -> None:
+    """Print on stdout which sessions a user has."""
+    console = Console(width=_WIDTH, highlight=False)
+    count = f"{len(sessions)}{' or more' if more else ''}"
+    told = f"user {user_id} has {count} session{'' if len(sessions) == 1 else 's'} in namespace {namespace}"
+    console.print(Text(printable(told)))
+    if sessions:
+        table = _table("handle", "since", "until", "device")
+        for each in sessions:
+            moments = (f"{moment:%Y-%m-%d %H:%M:%S} UTC" for moment in (each.created, each.expires))
+            _add_row(table, each.handle, *moments, each.label or "-")
+        console.print(table)
+
+
+def _rate(per_second: float | None, *, signed: bool = False) -> str:
+    return "-" if per_second is None else f"{per_second:{'+' if signed else ''}.1f}"
 
 
 def _leads(status: ClusterStatus) -> str:
@@ -88,6 +158,14 @@ def _table(*columns: str) -> Table:
     for column in columns:
         table.add_column(column, no_wrap=True)
     return table
+
+
+def _print_table(console: Console, table: Table) -> None:
+    """Print a table; of one that is wider than the console, what fits of each line."""
+    lines = console.render_lines(table, console.options.update(width=_WIDTH), pad=False)
+    for line in lines:
+        length = min(Segment.get_line_length(line), console.width)
+        console.print(Segments([*Segment.adjust_line_length(line, length), Segment.line()]))
 
 
 def _node_table(status: ClusterStatus) -> Table:
@@ -151,6 +229,10 @@ def _mebibytes(size: int) -> str:
 
 def _state(state: str) -> Text:
     return Text(printable(STATE_NAMES.get(state, state)), style=_STYLES.get(state, "yellow"))
+
+
+def _actor_state(actor: ActorStatus) -> Text:
+    return _state(actor.state if actor.reachable or actor.state != "up" else "no answer")
 
 
 def print_directories(directories: Sequence[KeptDirectory]) -> None:

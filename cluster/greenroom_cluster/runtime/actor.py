@@ -51,7 +51,7 @@ from greenroom_cluster.runtime.scheduling import keep_policy
 from greenroom_cluster.runtime.sockets import charged_as
 from greenroom_cluster.runtime.supervised import Standing, Started
 from greenroom_cluster.runtime.tasks import open_tasks
-from greenroom_cluster.shard.clients.operations import EndSessions
+from greenroom_cluster.shard.clients.operations import OfUser
 from greenroom_cluster.shard.host import Host
 from greenroom_cluster.shard.inputs import (
     ClientRequests,
@@ -139,7 +139,7 @@ def paced(
 
 def as_command(message: Any) -> Any:
     """Return what an operator says in the form in which the core takes it."""
-    return message.command() if isinstance(message, EndSessions) else message
+    return message.command() if isinstance(message, OfUser) else message
 
 
 class Actor:

@@ -43,12 +43,13 @@ def _run(document: bytes) -> None:
     membership = decode_settings(document, Membership)
     exit_with_parent(membership.parent_pid)
     settings = membership.settings
-    logs.configure(settings.process.logs)
     if isinstance(settings, NodeSettings):
+        logs.configure(settings.process.logs, settings.name)
         from greenroom_cluster.runtime.node_process import run_node
 
         trio.run(partial(run_node, settings, patience_seconds=_COORDINATOR_SECONDS))
     else:
+        logs.configure(settings.process.logs, logs.COORDINATOR)
         from greenroom_cluster.runtime.coordination_process import run_coordinator_process
 
         trio.run(run_coordinator_process, settings)

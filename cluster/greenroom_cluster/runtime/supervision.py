@@ -105,12 +105,13 @@ async def child_main(
     settings: bytes,
     beat_seconds: float,
     log_settings: dict[str, str],
+    name: str,
     supervisor_pid: int,
 ) -> None:
-    """Run a child's function; tractor calls this in the process."""
+    """Run a child's function; tractor calls this in the process. `name` is the child's."""
     become_child(supervisor_pid)
     keep_to_itself()
-    logs.configure(msgspec.convert(log_settings, logs.LogSettings))
+    logs.configure(msgspec.convert(log_settings, logs.LogSettings), name)
     try:
         check_listeners(frozenset(), listeners())
     except RuntimeError as error:
@@ -306,6 +307,7 @@ class Supervisor:
                         settings=encode_settings(settings),
                         beat_seconds=self._settings.beat_seconds,
                         log_settings=msgspec.to_builtins(self._log_settings),
+                        name=child.name,
                         supervisor_pid=os.getpid(),
                     ) as (context, _),
                     context.open_stream() as stream,

@@ -1,6 +1,6 @@
-"""What operators say to an actor beside `wire.DropRecord`: copies of shards, a freeze, a user's end."""
+"""What operators say to an actor beside `wire.DropRecord`: copies of shards, a freeze, a user's sessions."""
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
@@ -8,6 +8,7 @@ from greenroom import wire
 from greenroom.ending_messages import WatchRequest
 from greenroom.identities import DEFAULT_NAMESPACE, NAME_CHARACTERS_MAX, NAME_PATTERN
 from greenroom.near_messages import NearRequest
+from greenroom_cluster.shard.state.namespaces import enclosed
 from greenroom_cluster.shard.state.records import StoredSession, Within
 
 
@@ -48,10 +49,46 @@ class EndSessions(wire.Frame, frozen=True, tag=25):
     user_id: wire.UserId
     shards: wire.Shards
 
-    def command(self) -> wire.DeleteByUser | Within:
-        """Return what a client in that namespace would ask for, which is what the core knows."""
+    def command(self) -> Any:
+        """Return what a client in that namespace would ask for, as the core takes it."""
         asked = wire.DeleteByUser(self.request_id, self.request_id, 0, self.user_id, b"", self.shards)
-        return asked if self.namespace == DEFAULT_NAMESPACE else Within(self.namespace, asked)
+        return _within(self.namespace, asked)
+
+
+class ListSessions(wire.Frame, frozen=True, tag=33):
+    """List the sessions of a user in a namespace, on these shards. Answered as `wire.ListByUser` is."""
+
+    request_id: int
+    namespace: Namespace
+    user_id: wire.UserId
+    limit: int
+    shards: wire.Shards
+
+    def command(self) -> Any:
+        """Return what a client in that namespace would ask for, as the core takes it."""
+        asked = wire.ListByUser(self.request_id, self.user_id, self.limit, self.shards)
+        return _within(self.namespace, asked)
+
+
+class EndSession(wire.Frame, frozen=True, tag=34):
+    """End the session of a user that a list names so. Answered as `wire.DeleteByHandle` is."""
+
+    request_id: int
+    namespace: Namespace
+    user_id: wire.UserId
+    point: int
+    listed: wire.Digest
+
+    def command(self) -> Any:
+        """Return what a client in that namespace would ask for, as the core takes it."""
+        asked = wire.DeleteByHandle(
+            self.request_id, self.request_id, 0, self.point, self.listed, self.user_id
+        )
+        return _within(self.namespace, asked)
+
+
+def _within(namespace: str, asked: Any) -> Any:
+    return asked if namespace == DEFAULT_NAMESPACE else enclosed(asked, namespace)
 
 
 class ShardPart(wire.Frame, frozen=True, tag=50):
@@ -66,6 +103,9 @@ class ShardPart(wire.Frame, frozen=True, tag=50):
     sessions: tuple[StoredSession, ...]
 
 
-Operation: TypeAlias = wire.DropRecord | CopyShard | Freeze | EndSessions
+OfUser: TypeAlias = EndSessions | ListSessions | EndSession
+"""What an operator says of a user's sessions."""
+
+Operation: TypeAlias = wire.DropRecord | CopyShard | Freeze | OfUser
 Request: TypeAlias = wire.Request | NearRequest | WatchRequest | Within | CopyShard | Freeze
 """All that an actor is asked, but by its peers."""

@@ -1,0 +1,199 @@
+"""The sessions of a user, which an operator lists and ends. No session's id is known here: handles are."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import trio
+
+from greenroom import wire
+from greenroom.cluster_map import ActorEntry, ClusterMap
+from greenroom.errors import UnavailableError, UsageError
+from greenroom.fields import LIST_LIMIT_MAX
+from greenroom.ids import parse_handle
+from greenroom.replies import session_info
+from greenroom.routing import Router
+from greenroom.sessions import SessionInfo
+from greenroom.tls.demands import node_of
+from greenroom_cluster.questions import (
+    INSPECT_SECONDS,
+    UntrustedError,
+    ask_once,
+    fetch_map,
+    hello_as_admin,
+)
+from greenroom_cluster.runtime.proving import Keys, trust_of
+from greenroom_cluster.shard.clients.operations import EndSession, EndSessions, ListSessions, OfUser
+
+SECONDS = 30.0
+_PAUSE_SECONDS = 0.2
+_SHARDS_PER_MESSAGE = 256
+
+
+async def list_sessions_at(
+    addresses: Sequence[str],
+    cluster: str,
+    user_id: str,
+    namespace: str,
+    seconds: float = SECONDS,
+    *,
+    credentials: Keys | None,
+) -> list[SessionInfo]:
+    """Return the live sessions of a user in a namespace, the newest first, at most LIST_LIMIT_MAX.
+
+    Raises what `fetch_map` does, and UnavailableError if some shards do not answer within `seconds`.
+    """
+    found: list[wire.SessionHandle] = []
+
+    def take(answer: wire.ServerMessage) -> set[int] | None:
+        if not isinstance(answer, wire.Listing):
+            return None
+        found.extend(answer.sessions)
+        return set(answer.shards)
+
+    def order(shards: tuple[int, ...]) -> OfUser:
+        return ListSessions(1, namespace, user_id, LIST_LIMIT_MAX, shards)
+
+    left, reason = await _ask_every_shard(addresses, cluster, order, take, seconds, credentials)
+    if left:
+        raise UnavailableError(
+            f"{left} shards did not answer within {seconds:g} s ({reason}), so not all of the sessions are "
+            "known; ask again"
+        )
+    newest_first = sorted(found, key=lambda each: (each.created_us, each.listed), reverse=True)
+    return [session_info(user_id, each) for each in newest_first[:LIST_LIMIT_MAX]]
+
+
+async def end_sessions_at(
+    addresses: Sequence[str],
+    cluster: str,
+    user_id: str,
+    namespace: str,
+    seconds: float = SECONDS,
+    *,
+    credentials: Keys | None,
+) -> int:
+    """End all sessions of a user in a namespace; return how many were ended.
+
+    Raises what `fetch_map` does, and UnavailableError if some shards do not answer within `seconds`: those of
+    the user that are there may remain.
+    """
+    ended = 0
+
+    def take(answer: wire.ServerMessage) -> set[int] | None:
+        nonlocal ended
+        if not isinstance(answer, wire.Counted):
+            return None
+        ended += sum(count for _, count in answer.counts)
+        return {shard for shard, _ in answer.counts}
+
+    def order(shards: tuple[int, ...]) -> OfUser:
+        return EndSessions(1, namespace, user_id, shards)
+
+    left, reason = await _ask_every_shard(addresses, cluster, order, take, seconds, credentials)
+    if left:
+        raise UnavailableError(
+            f"{ended} sessions were ended, and {left} shards did not answer within {seconds:g} s "
+            f"({reason}); order it again"
+        )
+    return ended
+
+
+async def end_session_at(
+    addresses: Sequence[str],
+    cluster: str,
+    user_id: str,
+    namespace: str,
+    handle: str,
+    seconds: float = SECONDS,
+    *,
+    credentials: Keys | None,
+) -> None:
+    """End the session of a user that lists name so; absent is fine.
+
+    Raises what `fetch_map` does, UsageError if this is no handle, and UnavailableError if its shard does not
+    answer within `seconds`: the session may remain.
+    """
+    point, listed = parse_handle(handle)
+    order = EndSession(1, namespace, user_id, point, listed)
+    deadline = trio.current_time() + seconds
+    while True:
+        router = Router(await fetch_map(addresses, cluster, credentials=credentials))
+        shard = router.shard_of(point)
+        actor = router.primaries[shard]
+        if actor is None:
+            reason = router.why_no_primary(shard)
+        else:
+            answer = await _ask(cluster, actor, order, credentials)
+            if isinstance(answer, wire.Written):
+                return
+            reason = _reason(answer)
+        if trio.current_time() >= deadline:
+            raise UnavailableError(
+                f"the session may remain: its shard did not answer within {seconds:g} s ({reason}); order it "
+                "again"
+            )
+        await trio.sleep(_PAUSE_SECONDS)
+
+
+async def _ask_every_shard(
+    addresses: Sequence[str],
+    cluster: str,
+    order: Callable[[tuple[int, ...]], OfUser],
+    take: Callable[[wire.ServerMessage], set[int] | None],
+    seconds: float,
+    credentials: Keys | None,
+) -> tuple[int, str]:
+    """Give every primary an order for its shards, until `take` has got the answers of all.
+
+    Return how many shards are left after `seconds`, and why.
+    """
+    reason = ""
+    deadline = trio.current_time() + seconds
+    cluster_map = await fetch_map(addresses, cluster, credentials=credentials)
+    left = set(range(cluster_map.shard_count))
+    while True:
+        for incarnation, shards in _batches(cluster_map, left):
+            actor = cluster_map.actors.get(incarnation)
+            if actor is None:
+                reason = f"shard {shards[0]} has no primary"
+                continue
+            answer = await _ask(cluster, actor, order(shards), credentials)
+            answered = None if isinstance(answer, str) else take(answer)
+            if answered is None:
+                reason = _reason(answer)
+            else:
+                left -= answered
+        if not left or trio.current_time() >= deadline:
+            return len(left), reason
+        await trio.sleep(_PAUSE_SECONDS)
+        cluster_map = await fetch_map(addresses, cluster, credentials=credentials)
+
+
+async def _ask(
+    cluster: str, actor: ActorEntry, order: OfUser, credentials: Keys | None
+) -> wire.ServerMessage | str:
+    """Return an actor's answer, or why it gave none. Raises what no repeat changes."""
+    hello = hello_as_admin(cluster, actor.incarnation, wire.ROLE_OPERATOR)
+    trust = trust_of(credentials, node_of(cluster, actor.node))
+    try:
+        answer = await ask_once(actor.address, hello, order, INSPECT_SECONDS, trust)
+    except UntrustedError:
+        raise
+    except UnavailableError as error:
+        return str(error)
+    if isinstance(answer, wire.Failed):
+        raise UsageError(f"nothing more was done: {answer.detail}")
+    return answer
+
+
+def _reason(answer: wire.ServerMessage | str) -> str:
+    return answer if isinstance(answer, str) else str(getattr(answer, "reason", type(answer).__name__))
+
+
+def _batches(cluster_map: ClusterMap, shards: Iterable[int]) -> list[tuple[bytes, tuple[int, ...]]]:
+    """Return the incarnations of primaries, each with as many of its shards as one message names."""
+    found = cluster_map.by_primary(sorted(shards))
+    return [
+        (incarnation, tuple(those[first : first + _SHARDS_PER_MESSAGE]))
+        for incarnation, those in found.items()
+        for first in range(0, len(those), _SHARDS_PER_MESSAGE)
+    ]
