@@ -70,6 +70,11 @@ INSECURE = Flag(
     variable="GREENROOM_INSECURE_PLAINTEXT",
 )
 
+HTTP = Flag(
+    help="Address of an HTTP port for operators: /livez, /readyz, /status.json.",
+    shown_default="none",
+)
+
 RECOVER_ALONE = Flag(
     help="With --durability fsync: seconds after which a shard goes on from disk without members that are "
     "still away; 0: it waits."
@@ -257,12 +262,15 @@ class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True, tag=
     insecure_plaintext_beyond_loopback: Annotated[bool, INSECURE] = False
     proof: ProofOptions = ProofOptions()
     recover_alone_after: Annotated[float, RECOVER_ALONE] = 0.0
+    http: Annotated[str, HTTP] = ""
     etcd: EtcdOptions = EtcdOptions()
     process: ProcessOptions = ProcessOptions()
 
     def check(self) -> None:
         """Raise UsageError, naming the option, if something cannot be."""
         check_address("--listen", self.listen, any_port=True)
+        if self.http:
+            check_address("--http", self.http, any_port=True)
         self.etcd.check()
         self._check_store()
         self.tls.check()
@@ -362,6 +370,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, tag="node"):
     data_dir: Annotated[
         Path | None, Flag(help="With --durability: directory of what the actors keep on disk.")
     ] = None
+    http: Annotated[str, HTTP] = ""
     node: NodeOptions = NodeOptions()
     tls: NodeTlsOptions = NodeTlsOptions()
     insecure_plaintext_beyond_loopback: Annotated[bool, INSECURE] = False
@@ -376,6 +385,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, tag="node"):
         check_address("--listen", self.listen, any_port=True)
         if self.advertise:
             check_address("--advertise", self.advertise, any_port=True)
+        if self.http:
+            check_address("--http", self.http, any_port=True)
         if self.zone:
             check_name("--zone", self.zone)
         check_addresses("--coordinator", self.coordinator)

@@ -30,6 +30,7 @@ from greenroom_cluster.logs import LogSettings
 from greenroom_cluster.proof_options import ProofOptions
 
 COORDINATORS_MAX = 8
+HTTP_ADDRESS = "127.0.0.1:0"
 
 
 class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +70,14 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
     shards: Annotated[int, SHARDS] = SHARDS_DEFAULT
     replicas: Annotated[int, REPLICAS] = REPLICAS_DEFAULT
     recover_alone_after: Annotated[float, RECOVER_ALONE] = 0.0
+    http: Annotated[
+        str,
+        Flag(
+            help="Address of the first node's HTTP port for operators; the other nodes and the coordinators "
+            "take the next ports. Port 0: any.",
+            shown_default=f"{HTTP_ADDRESS}, if the extra `http` is installed",
+        ),
+    ] = HTTP_ADDRESS
     tls: Annotated[
         bool,
         Flag(help="Speak TLS, by certificates that are made for this run and end with it.", option="--tls"),
@@ -84,6 +93,8 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
         check_address("--listen", self.listen, any_port=True)
         if self.coordinator_listen:
             check_address("--coordinator-listen", self.coordinator_listen, any_port=True)
+        if self.http:
+            check_address("--http", self.http, any_port=True)
         if not 1 <= self.nodes <= 64:
             raise UsageError(f"--nodes must be 1 to 64; it is {self.nodes}")
         self.etcd.check()
@@ -98,7 +109,9 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
         self.coordinator_settings(COORDINATOR_ADDRESS, None).check()
         self.node_settings("n1", NODE_ADDRESS, COORDINATOR_ADDRESS).check()
 
-    def coordinator_settings(self, listen: str, data_dir: Path | None) -> CoordinatorProcessSettings:
+    def coordinator_settings(
+        self, listen: str, data_dir: Path | None, http: str = ""
+    ) -> CoordinatorProcessSettings:
         """Return the settings of one coordinator. With `etcd` it keeps nothing in a directory."""
         return CoordinatorProcessSettings(
             listen=listen,
@@ -108,6 +121,7 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
             shards=self.shards,
             replicas=self.replicas,
             recover_alone_after=self.recover_alone_after,
+            http=http,
             insecure_plaintext_beyond_loopback=self.insecure_plaintext_beyond_loopback,
             proof=self.proof,
             process=self.process,
@@ -118,7 +132,7 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
         zones = self.zones.split(",")
         return zones[(int(name[1:]) - 1) % len(zones)] if self.zones else ""
 
-    def node_settings(self, name: str, listen: str, coordinator: str) -> NodeSettings:
+    def node_settings(self, name: str, listen: str, coordinator: str, http: str = "") -> NodeSettings:
         """Return the settings of one node."""
         return NodeSettings(
             name=name,
@@ -127,6 +141,7 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
             zone=self.zone_of(name),
             cluster=self.cluster,
             data_dir=None if self.data_dir is None else self.data_dir / "nodes" / name,
+            http=http,
             node=self.node,
             insecure_plaintext_beyond_loopback=self.insecure_plaintext_beyond_loopback,
             proof=self.proof,

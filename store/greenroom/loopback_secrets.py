@@ -19,7 +19,7 @@ from greenroom.addresses import numeric, parse_address
 from greenroom.errors import UsageError
 from greenroom.loopback import is_loopback
 from greenroom.private_files import is_private
-from greenroom.proofs import SECRET_BYTES_MIN, Challenge
+from greenroom.proofs import SECRET_BYTES_MIN, Challenge, http_token_of
 from greenroom.secret_file import SecretFile
 
 Mode: TypeAlias = Literal["require", "accept", "off"]
@@ -92,6 +92,25 @@ class LoopbackSecrets:
         return (
             None if secret is None else Challenge(secret, nonce, numeric(*parse_address(address)), demanded)
         )
+
+    def http_token_at(self, bound: str) -> str | None:
+        """Return the token that is demanded at an HTTP port bound to this host; None if none is.
+
+        Raises UsageError if one is to be demanded and no secret is known: then nobody may be shown anything.
+        """
+        if not self._required or not self.covers(bound):
+            return None
+        return self.http_token()
+
+    def http_token(self) -> str:
+        """Return the token of this cluster's HTTP ports. Raises UsageError if no secret is known."""
+        secret = self._secret()
+        if secret is None:
+            raise UsageError(
+                f"there is no secret of the cluster {self._cluster!r} yet: it is made when that first runs. "
+                f"Run as the same user, or name its file with {self._option}"
+            )
+        return http_token_of(secret, self._cluster)
 
     def _secret(self) -> bytes | None:
         """Return the secret as it is now; the one that was read last, if there is none that can serve."""

@@ -9,6 +9,7 @@ back, and the address, so that whoever listens at another cannot pass proofs on:
 on the same port of another address of loopback (`::1`, `127.0.0.2`).
 """
 
+import base64
 import hashlib
 import hmac
 from typing import Literal, TypeAlias
@@ -27,6 +28,7 @@ NOT_PROVEN = "not-proven"
 Direction: TypeAlias = Literal["answers", "dials"]
 
 _PURPOSE = "greenroom proof 1"
+_HTTP_PURPOSE = "greenroom http 1"
 
 
 class Proof(wire.Frame, frozen=True, tag=3):
@@ -101,6 +103,16 @@ class Challenge(msgspec.Struct, frozen=True):
             sorted(agreement.features),
         )
         return hmac.digest(self.secret, msgspec.msgpack.encode(said), hashlib.sha256)
+
+
+def http_token_of(secret: bytes, cluster: str) -> str:
+    """Return what a request to an HTTP port of a cluster shows instead of a proof.
+
+    HTTP's clients prove nothing, they send what they have. So this is not the secret, which opens all, but
+    what follows from it for HTTP alone.
+    """
+    told = msgspec.msgpack.encode((_HTTP_PURPOSE, cluster))
+    return base64.urlsafe_b64encode(hmac.digest(secret, told, hashlib.sha256)).rstrip(b"=").decode()
 
 
 def asks(hello: wire.Hello) -> bool:

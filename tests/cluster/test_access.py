@@ -50,10 +50,10 @@ ORDERS: Row = {"operator": {"coordinator"}}
 CELLS: dict[int, Row] = {
     **dict.fromkeys((1, 2, 3), NOBODY),
     **dict.fromkeys(range(10, 20), SESSIONS),
-    20: {"operator": {"actor"}, "observer": {"actor"}},
+    20: {"node": {"actor"}, "operator": {"actor"}, "observer": {"actor"}},
     21: {
         "client": {"node"},
-        "node": {"coordinator"},
+        "node": {"node", "coordinator"},
         "coordinator": {"node"},
         "operator": {"node", "coordinator"},
         "observer": {"node", "coordinator"},
@@ -133,9 +133,9 @@ def test_a_role_may_say_what_it_is_for_and_nothing_else(server: str, role: str) 
     holders = [holder for holder in IDENTITY_ROLES if role in ROLES[holder]]
     allowed = {tag for tag, row in CELLS.items() if any(server in row.get(each, ()) for each in holders)}
     if role == wire.ROLE_ADMIN:
-        # An operator has two roles, and by this one only looks.
+        # Operators and nodes have two roles, and by this one only look.
         allowed &= {20, 21}
-    if role == wire.ROLE_OPERATOR:
+    if role in {wire.ROLE_OPERATOR, wire.ROLE_PEER}:
         allowed -= {20}
         allowed -= {21} if server == "node" else set()
     assert (kinds is None) == (not allowed)

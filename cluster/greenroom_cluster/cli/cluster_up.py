@@ -171,6 +171,7 @@ def _print_ready(
                 "seeds": cluster.seeds,
                 "nodes": {name: cluster.node_pid(name) for name in cluster.nodes},
                 "coordinator": cluster.coordinator_address,
+                "http": cluster.http_urls,
                 "memory_bytes_max": cluster.memory_bytes_max,
                 "seconds": round(seconds, 3),
             }
@@ -181,5 +182,8 @@ def _print_ready(
             f"{settings.shards} shards of {settings.replicas} replicas, up to "
             f"{cluster.memory_bytes_max >> 20} MiB of memory an actor. Connect to {cluster.url}"
         )
+        if urls := cluster.http_urls:
+            told = ", ".join(f"{url} ({name})" for name, url in urls.items())
+            line += f"\nfor operators, /livez, /readyz and more: {told}"
     sys.stdout.write(line + "\n")
     sys.stdout.flush()

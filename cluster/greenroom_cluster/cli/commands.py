@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from greenroom.errors import UsageError
 from greenroom_cluster import config
 from greenroom_cluster.cli import backups, certs, completion, directories, options, tokens, top, users
 from greenroom_cluster.cli.asking import ask, keys_of, print_json, print_line, run
@@ -24,6 +25,7 @@ from greenroom_cluster.exits import (
 )
 from greenroom_cluster.local_settings import LocalClusterSettings
 from greenroom_cluster.logs import COORDINATOR
+from greenroom_cluster.proof_options import ProofOptions
 
 _VALUE_ERRORS = {
     "Input should be a valid integer": "not a whole number.",
@@ -267,6 +269,16 @@ def drop_record(
         f"shard {shard} goes on without record {record.epoch}/{record.sequence}, "
         f"a {record.kind} of {record.size_bytes} bytes\n"
     )
+
+
+@app.command("http-token", short_help="Print the token that HTTP ports ask for on loopback.")
+@with_options_of(ProofOptions)
+def http_token(proof: ProofOptions, *, cluster: options.Cluster = config.CLUSTER) -> None:
+    """Print the token by which HTTP ports without TLS show the state of the cluster, for a scraper's file."""
+    secrets = proof.secrets(cluster)
+    if secrets is None:
+        raise UsageError("with --loopback-proof off (GREENROOM_LOOPBACK_PROOF) HTTP ports ask for no token")
+    print_line(secrets.http_token())
 
 
 users.add_commands(app)

@@ -16,13 +16,16 @@ from greenroom_cluster.tokens.table import PLAINTEXT, Bearer, Denied, Uncertifie
 IDENTITY_BYTES = 16
 
 ROLES: Mapping[IdentityRole, frozenset[str]] = {
-    "node": frozenset({wire.ROLE_PEER}),
+    "node": frozenset({wire.ROLE_PEER, wire.ROLE_ADMIN}),
     "coordinator": frozenset({wire.ROLE_ADMIN}),
     "client": frozenset({wire.ROLE_CLIENT}),
     "operator": frozenset({wire.ROLE_OPERATOR, wire.ROLE_ADMIN}),
     "observer": frozenset({wire.ROLE_ADMIN}),
 }
-"""The roles of a hello that each kind of certificate allows. A coordinator reads the maps of nodes."""
+"""The roles of a hello that each kind of certificate allows.
+
+A coordinator reads the maps of nodes. A node looks at all actors, for its HTTP port shows the whole cluster.
+"""
 
 NOT_ALLOWED = wire.Goodbye(
     "not-allowed",

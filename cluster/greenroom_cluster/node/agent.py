@@ -126,6 +126,11 @@ class Agent:
         return self._registration.joined
 
     @property
+    def serving(self) -> bool:
+        """Whether it has not been asked to stop, nor to leave."""
+        return self._phase == Phase.SERVING
+
+    @property
     def leaving(self) -> bool:
         """Whether it was asked to hand everything over and leave."""
         return self._drain is not None

@@ -18,18 +18,21 @@ from greenroom_cluster.config import CoordinatorProcessSettings
 from greenroom_cluster.coordination.genesis import ClusterOptions, begins_from_directories, starting_map
 from greenroom_cluster.coordination.storage import MapStorage, refuse_kept_map
 from greenroom_cluster.exits import end_in_order
+from greenroom_cluster.http.coordinator_view import CoordinatorView
+from greenroom_cluster.http.port import HttpPort, HttpSettings
 from greenroom_cluster.keeper import SupervisionSettings
 from greenroom_cluster.runtime.adoption import maps_in_use
 from greenroom_cluster.runtime.auditing import tell
 from greenroom_cluster.runtime.coordinator import CoordinatorServerSettings, run_coordinator
 from greenroom_cluster.runtime.ports import check_plaintext, check_port, free_port
-from greenroom_cluster.runtime.proving import keys_of
+from greenroom_cluster.runtime.proving import Keys, keys_of
 from greenroom_cluster.runtime.reloading import Terminal
 from greenroom_cluster.runtime.supervision import (
     ChildProcess,
     ChildSpec,
     open_supervisor,
 )
+from greenroom_cluster.runtime.tasks import open_tasks
 
 _log = structlog.get_logger("greenroom.coordinator")
 
@@ -97,22 +100,23 @@ async def run_coordinator_process(settings: CoordinatorProcessSettings) -> None:
         etcd=settings.etcd if settings.etcd.store else None,
     )
 
-    def on_ready(process: ChildProcess) -> None:
-        _log.info("coordinator_serves", address=join_address(host, port), pid=process.pid)
-
-    def on_exit(process: ChildProcess) -> None:
-        del process
-
+    coordinator = _Coordinator(settings.cluster, join_address(host, port), credentials)
+    http = None if not settings.http else coordinator.http_port(settings)
     terminal = Terminal()
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
-        async with open_supervisor(
-            "coordinator",
-            restarts=settings.process.restarts,
-            on_ready=on_ready,
-            on_exit=on_exit,
-            settings=SupervisionSettings(hang_seconds=settings.process.hang_seconds),
-            log_settings=settings.process.logs,
-        ) as supervisor:
+        async with (
+            open_supervisor(
+                "coordinator",
+                restarts=settings.process.restarts,
+                on_ready=coordinator.on_ready,
+                on_exit=coordinator.on_exit,
+                settings=SupervisionSettings(hang_seconds=settings.process.hang_seconds),
+                log_settings=settings.process.logs,
+            ) as supervisor,
+            open_tasks() as services,
+        ):
+            if http is not None:
+                services.start_soon(http.run)
             supervisor.start_child(
                 ChildSpec("coordinator", run_coordinator, lambda _: msgspec.structs.replace(child))
             )
@@ -122,4 +126,32 @@ async def run_coordinator_process(settings: CoordinatorProcessSettings) -> None:
                     continue
                 end_in_order()
                 _log.info("coordinator_stops", signal=signal.Signals(number).name)
+                services.cancel_scope.cancel()
                 break
+
+
+class _Coordinator:
+    """The coordinator's process, as its supervisor sees it."""
+
+    def __init__(self, cluster: str, address: str, keys: Keys | None) -> None:
+        self._cluster = cluster
+        self._address = address
+        self._keys = keys
+        self._serves = False
+
+    def on_ready(self, process: ChildProcess) -> None:
+        """Note that it serves."""
+        self._serves = True
+        _log.info("coordinator_serves", address=self._address, pid=process.pid)
+
+    def on_exit(self, _process: ChildProcess) -> None:
+        """Note that it has ended."""
+        self._serves = False
+
+    def http_port(self, settings: CoordinatorProcessSettings) -> HttpPort:
+        """Return the HTTP port of this process. Raises UsageError."""
+        view = CoordinatorView(self._address, self._cluster, self._keys, lambda: self._serves)
+        insecure = settings.insecure_plaintext_beyond_loopback
+        return HttpPort(
+            HttpSettings(self._cluster, settings.http, settings.tls, self._keys, insecure=insecure), view
+        )

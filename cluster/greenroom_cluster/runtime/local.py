@@ -31,8 +31,9 @@ from greenroom_cluster.config import (
 from greenroom_cluster.coordination.boot_note import BootNote
 from greenroom_cluster.coordination.storage import refuse_kept_map
 from greenroom_cluster.exits import EXIT_USAGE
+from greenroom_cluster.http.addresses import HttpAddresses
 from greenroom_cluster.inspection import ClusterStatus, inspect_cluster
-from greenroom_cluster.local_settings import LocalClusterSettings
+from greenroom_cluster.local_settings import HTTP_ADDRESS, LocalClusterSettings
 from greenroom_cluster.questions import fetch_map
 from greenroom_cluster.restarts import GiveUp, RestartPolicy
 from greenroom_cluster.runtime.host_memory import default_bytes
@@ -80,6 +81,7 @@ class LocalCluster:
         self._members: dict[str, Member] = {}
         self._addresses: dict[str, str] = {}
         self._planned: list[str] = []
+        self.coordinator_addresses: list[str] = []
         self._coordinators: list[Member] = []
         self._stopping = False
         self.restart_nodes = settings.restart_nodes
@@ -95,12 +97,17 @@ class LocalCluster:
         # All addresses are chosen before anything is started, so that errors come at once.
         self._planned = [self._node_address(index) for index in range(settings.nodes)]
         self.coordinator_addresses = self._plan_coordinators()
+        optional = settings.http == HTTP_ADDRESS
+        self._http = HttpAddresses(settings.http, self._free_address, optional=optional)
+        for index in range(settings.nodes):
+            self._http.of(f"n{index + 1}", index)
 
     def _check_plaintext(self) -> None:
         settings = self._settings
         for option, address in (
             ("--listen", settings.listen),
             ("--coordinator-listen", settings.coordinator_listen),
+            ("--http", settings.http),
         ):
             if address:
                 check_plaintext(parse_address(address, any_port=True)[0], option)
@@ -126,6 +133,12 @@ class LocalCluster:
             options[INSECURE_OPTION] = "true"
         scheme = "greenroom" if self._authority is None else "greenrooms"
         return f"{scheme}://{where}?{urlencode(options)}" if options else f"{scheme}://{where}"
+
+    @property
+    def http_urls(self) -> dict[str, str]:
+        """The URLs of the HTTP ports, by the name of the process."""
+        scheme = "http" if self._authority is None else "https"
+        return {name: f"{scheme}://{address}" for name, address in sorted(self._http.chosen.items())}
 
     @property
     def client_options(self) -> dict[str, str]:
@@ -269,12 +282,14 @@ class LocalCluster:
     async def start(self) -> None:
         """Start the coordinators and the nodes, all at once; return when their processes run."""
         for number, address in enumerate(self.coordinator_addresses, 1):
-            settings = self._settings.coordinator_settings(address, self._data_dir)
+            alone = len(self.coordinator_addresses) == 1
+            name = "coordinator" if alone else f"coordinator-{number}"
+            http = self._http.of(name, self._settings.nodes + number - 1)
+            settings = self._settings.coordinator_settings(address, self._data_dir, http)
             if self._authority is not None:
                 files = self._files("coordinator", "coordinator")
                 settings = msgspec.structs.replace(settings, tls=ServerTlsOptions(**files))
-            alone = len(self.coordinator_addresses) == 1
-            member = Member("coordinator" if alone else f"coordinator-{number}", settings)
+            member = Member(name, settings)
             self._coordinators.append(member)
             await self._start(member)
         for _ in range(self._settings.nodes):
@@ -326,14 +341,17 @@ class LocalCluster:
         return found
 
     def _free_address(self, host: str, option: str, others: Sequence[str] = ()) -> str:
-        known = (*self._planned, *self._addresses.values(), *others)
+        known = (*self._planned, *self._addresses.values(), *self.coordinator_addresses, *others)
         taken = {parse_address(address)[1] for address in known}
         while (port := free_port(host, option)) in taken:
             pass
         return join_address(host, port)
 
     def _node_settings(self, name: str) -> NodeSettings:
-        settings = self._settings.node_settings(name, self._addresses[name], self.coordinator_address)
+        index = list(self._addresses).index(name)
+        number = index if index < self._settings.nodes else index + self._settings.coordinators
+        http = self._http.of(name, number)
+        settings = self._settings.node_settings(name, self._addresses[name], self.coordinator_address, http)
         replace = msgspec.structs.replace
         # A node by itself would divide the memory among its own actors only.
         actor = replace(settings.node.actor, memory_max=str(self.memory_bytes_max))

@@ -22,6 +22,8 @@ from greenroom.cluster_map import ActorEntry
 from greenroom.errors import GreenroomError, UsageError
 from greenroom_cluster.config import NodeSettings, memory_bytes
 from greenroom_cluster.coordination.messages import Accepted, Rejected
+from greenroom_cluster.http.node_view import NodeView
+from greenroom_cluster.http.port import HttpPort, HttpSettings
 from greenroom_cluster.keeper import SupervisionSettings
 from greenroom_cluster.node import effects as fx
 from greenroom_cluster.node import inputs as ins
@@ -41,7 +43,7 @@ from greenroom_cluster.runtime.map_server import MapServer
 from greenroom_cluster.runtime.marks import MarkFiles
 from greenroom_cluster.runtime.ports import ACTOR_PORT_OPTION, check_advertised, wait_for_ports
 from greenroom_cluster.runtime.processes import host_identity, is_alive
-from greenroom_cluster.runtime.proving import keys_of, tokens_of
+from greenroom_cluster.runtime.proving import Keys, keys_of, tokens_of
 from greenroom_cluster.runtime.reloading import Terminal
 from greenroom_cluster.runtime.supervision import (
     ChildProcess,
@@ -50,6 +52,7 @@ from greenroom_cluster.runtime.supervision import (
     open_supervisor,
 )
 from greenroom_cluster.runtime.tasks import open_tasks
+from greenroom_cluster.tokens.files import Tokens
 
 _WATCH_COORDINATOR_SECONDS = 0.5
 _UNREACHABLE_SECONDS = 2.0
@@ -73,6 +76,7 @@ class Node:
         credentials = keys_of(
             settings.tls, settings.proof, settings.cluster, "node", host, name=settings.name
         )
+        tokens = tokens_of(settings.tls, settings.cluster)
         self._server = MapServer(
             ListenerSettings(
                 cluster=settings.cluster,
@@ -80,7 +84,7 @@ class Node:
                 host=host,
                 port=port,
                 credentials=credentials,
-                tokens=tokens_of(settings.tls, settings.cluster),
+                tokens=tokens,
                 insecure=settings.insecure_plaintext_beyond_loopback,
             )
         )
@@ -108,6 +112,7 @@ class Node:
             settings.name, self._address, host_identity(), options.drain_seconds, zone=settings.zone
         )
         self._agent = Agent(agent, now_ns())
+        self._http = self._http_port(credentials, tokens) if settings.http else None
         self._marks = MarkFiles()
         self._terminal = Terminal()
         self._stepped = trio.Event()
@@ -117,6 +122,20 @@ class Node:
         # Set by `run`.
         self._services: trio.Nursery | None = None
         self._supervisor: Supervisor | None = None
+
+    def _http_port(self, keys: Keys | None, tokens: Tokens | None) -> HttpPort:
+        settings = self._settings
+        view = NodeView(
+            self._agent,
+            settings.node.actors,
+            lambda: {} if self._supervisor is None else self._supervisor.children,
+            lambda: self._link.map,
+            keys,
+        )
+        insecure = settings.insecure_plaintext_beyond_loopback
+        return HttpPort(
+            HttpSettings(settings.cluster, settings.http, settings.tls, keys, tokens, insecure=insecure), view
+        )
 
     @property
     def address(self) -> str:
@@ -134,6 +153,8 @@ class Node:
                 self._services = services
                 for service in (self._link.run, self._server.run, self._tick, self._watch_coordinator):
                     services.start_soon(service)
+                if self._http is not None:
+                    services.start_soon(self._http.run)
                 async with open_supervisor(
                     self._settings.name,
                     restarts=self._settings.process.restarts,

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -19,7 +19,6 @@ from greenroom.identities import Identity, IdentityError, identity_of
 from greenroom.rereading import LOOK_SECONDS as LOOK_SECONDS
 from greenroom.rereading import Reread, ignore
 from greenroom.tls.channel import PROTOCOL, Channel, TlsError
-from greenroom.tls.sockets import TlsSocket
 from greenroom.tls.standing import Authorities, Proven, Trusted, anchors_of
 from greenroom.tokens import Token, read_token
 
@@ -72,6 +71,18 @@ class BearerFiles(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(Path(each) for each in (self.token, self.ca, self.deny) if each)
 
 
+class Secured(Protocol):
+    """A connection of TLS after its handshake."""
+
+    @property
+    def certificate(self) -> dict[str, Any]:
+        """The verified certificate of the other side."""
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """What this side verifies the other by."""
+
+
 class Trusting(msgspec.Struct, frozen=True, kw_only=True):
     """How this process opens connections: whom it trusts, and the token that it shows, if it has one."""
 
@@ -86,7 +97,7 @@ class Trusting(msgspec.Struct, frozen=True, kw_only=True):
         except IdentityError as error:
             raise TlsError(str(error)) from None
 
-    def prove(self, tls: TlsSocket) -> Proven:
+    def prove(self, tls: Secured) -> Proven:
         """Return who is at the other end, after the handshake. Raises TlsError if nobody that counts.
 
         Files may have been read anew since the handshake began.

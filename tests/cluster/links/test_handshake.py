@@ -92,6 +92,7 @@ def test_a_crowd_keeps_only_clients_out(cluster: str, role: str, code: str | Non
 
 ALLOWED = {
     ("node", wire.ROLE_PEER),
+    ("node", wire.ROLE_ADMIN),
     ("coordinator", wire.ROLE_ADMIN),
     ("client", wire.ROLE_CLIENT),
     ("operator", wire.ROLE_OPERATOR),

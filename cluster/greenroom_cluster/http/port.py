@@ -1,0 +1,174 @@
+"""The port itself: bound when the process starts, and served in its loop, beside what the process is for.
+
+Nothing of HTTP is loaded before somebody connects, for most processes of most clusters are never asked. The
+connections are bounded in number; one more ends the oldest, so that nobody keeps probes out.
+"""
+
+import errno
+import importlib.util
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+import structlog
+import trio
+
+from greenroom.addresses import join_address, parse_address
+from greenroom.errors import UsageError
+from greenroom.tls.channel import TlsError
+from greenroom_cluster.http.guard import Guard
+from greenroom_cluster.http.view import View
+from greenroom_cluster.http.visitor import Visitor
+from greenroom_cluster.runtime.listener import describe_error
+from greenroom_cluster.runtime.log_limits import LimitedLog
+from greenroom_cluster.runtime.ports import bound_socket, cannot_listen, check_bound
+from greenroom_cluster.runtime.proving import Crowd, Keys
+from greenroom_cluster.runtime.tasks import only_error, open_tasks
+from greenroom_cluster.tls_options import ServerTlsOptions
+from greenroom_cluster.tokens.files import Tokens
+
+if TYPE_CHECKING:
+    from greenroom_cluster.http.site import Site
+
+OPTION = "--http (GREENROOM_HTTP)"
+VISITORS_MAX = 64
+_PACKAGES = {"hypercorn": "hypercorn", "starlette": "starlette"}
+_RETRY_SECONDS = 0.1
+_GONE = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
+
+_log = structlog.get_logger(__name__)
+_limited_log = LimitedLog(_log)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """Where the port is, and how the process secures its own. Port 0: any free one.
+
+    `keys` are what its other ports are secured by, and `tls` the files of that.
+    """
+
+    cluster: str
+    listen: str
+    tls: ServerTlsOptions
+    keys: Keys | None = None
+    tokens: Tokens | None = None
+    insecure: bool = False
+
+
+def check_installed() -> None:
+    """Raise UsageError if what serves HTTP is not installed."""
+    missing = [name for module, name in _PACKAGES.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        raise UsageError(
+            f"{OPTION} needs {' and '.join(missing)}, which the extra `http` brings: install "
+            'greenroom-cluster[http], or give --http ""'
+        )
+
+
+class HttpPort:
+    """An HTTP port, bound at construction (UsageError if it cannot be). `run` serves until cancelled."""
+
+    def __init__(self, settings: HttpSettings, view: View) -> None:
+        check_installed()
+        self._view = view
+        host, port = parse_address(settings.listen, any_port=True)
+        self._host = host
+        self._socket = _bind(settings, host, port)
+        try:
+            self._guard = Guard(
+                settings.cluster,
+                host,
+                str(self._socket.getsockname()[0]),
+                tls=settings.tls,
+                keys=settings.keys,
+                tokens=settings.tokens,
+            )
+        except BaseException:
+            self._socket.close()
+            raise
+        self._visitors = Crowd(VISITORS_MAX, "are open")
+        self._site: Site | None = None
+        self._loading = trio.Lock()
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        scheme = "http" if self._guard.context is None else "https"
+        return f"{scheme}://{join_address(self._host, self._socket.getsockname()[1])}"
+
+    async def run(self) -> NoReturn:
+        """Accept and serve until cancelled."""
+        listener = trio.socket.from_stdlib_socket(self._socket)
+        _log.info("http_listens", url=self.url)
+        try:
+            async with open_tasks() as nursery:
+                while True:
+                    try:
+                        sock, remote = await listener.accept()
+                    except OSError as error:
+                        await self._survive(error)
+                    else:
+                        nursery.start_soon(self._serve, sock, remote)
+        finally:
+            listener.close()
+
+    async def _survive(self, error: OSError) -> None:
+        _limited_log.error("accept_failed", error=error.strerror or str(error), open=len(self._visitors))
+        # Without a descriptor the connection stays in the backlog, and would be tried again at once.
+        await trio.sleep(0 if error.errno == errno.ECONNABORTED else _RETRY_SECONDS)
+
+    async def _serve(self, sock: trio.socket.SocketType, remote: tuple[str, int]) -> None:
+        visitor = Visitor(sock, remote)
+        self._visitors.enter(visitor)
+        try:
+            with visitor.scope:
+                await self._speak(visitor)
+        except TlsError as error:
+            _limited_log.info("http_refused", remote=visitor.remote, reason=str(error))
+        except Exception as error:  # noqa: BLE001  one connection's failure must never reach the others
+            if not isinstance(only_error(error), _GONE):
+                _limited_log.error("http_failed", error=describe_error(error))
+        finally:
+            self._visitors.leave(visitor)
+            visitor.socket.close()
+
+    async def _speak(self, visitor: Visitor) -> None:
+        site = await self._loaded()
+        context = self._guard.context
+        proven = None
+        if context is not None:
+            certificate = await visitor.shake_hands(context)
+            proven = self._guard.prove(certificate, context) if certificate else None
+        await site.serve(visitor, proven)
+
+    async def _loaded(self) -> "Site":
+        async with self._loading:
+            if self._site is None:
+                # In a thread: it takes a third of a second, and this loop has heartbeats to send.
+                self._site = await trio.to_thread.run_sync(self._load)
+            return self._site
+
+    def _load(self) -> "Site":
+        from greenroom_cluster.http.site import Site
+
+        return Site(self._view, self._guard)
+
+
+def _bind(settings: HttpSettings, host: str, port: int) -> socket.socket:
+    where = join_address(host, port)
+    try:
+        sock = bound_socket(host, port)
+    except OSError as error:
+        raise cannot_listen(where, error, OPTION) from error
+    try:
+        if settings.tls.files() is None:
+            # By what it is bound to, as every other port.
+            check_bound(where, sock.getsockname()[0], OPTION, insecure=settings.insecure)
+        sock.listen(VISITORS_MAX)
+    except UsageError:
+        sock.close()
+        raise
+    except OSError as error:
+        sock.close()
+        raise cannot_listen(where, error, OPTION) from error
+    return sock
