@@ -11,7 +11,7 @@ from greenroom_cluster.coordination.coordinator import CoordinatorSettings
 from greenroom_cluster.coordination.etcd import candidacy as ca
 from greenroom_cluster.coordination.etcd import leadership as ls
 from greenroom_cluster.coordination.etcd.candidacy import Candidacy, CandidacyEffect
-from greenroom_cluster.coordination.etcd.gateway import Leased, Transacted, transaction_body
+from greenroom_cluster.coordination.etcd.gateway import GivenLease, Transacted, transaction_body
 from greenroom_cluster.coordination.etcd.leadership import Leadership, LeadershipInput
 from greenroom_cluster.coordination.genesis import ClusterOptions
 from greenroom_cluster.coordination.service import CoordinationService
@@ -126,7 +126,7 @@ class CandidateProcess(Coordinating):
             case ls.Transact():
                 self._transact(effect)
 
-    def _leased(self, number: int, given: Leased | None) -> None:
+    def _leased(self, number: int, given: GivenLease | None) -> None:
         failed = ls.Failed(number)
         self._step(failed if given is None else ls.Leased(number, given.id, given.ttl_seconds))
 

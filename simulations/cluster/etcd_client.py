@@ -30,7 +30,7 @@ _OK = 200
 
 
 class _Part(msgspec.Struct, frozen=True):
-    result: gateway.Leased = gateway.Leased()
+    result: gateway.GivenLease = gateway.GivenLease()
 
 
 class _Anything(msgspec.Struct, frozen=True):
@@ -55,12 +55,12 @@ class EtcdClient:
         """Do a transaction."""
         _Asking(self, Ask("kv/txn", body), gateway.Transacted, answered).begin()
 
-    def grant(self, ttl_seconds: int, answered: Callable[[gateway.Leased | None], None]) -> None:
+    def grant(self, ttl_seconds: int, answered: Callable[[gateway.GivenLease | None], None]) -> None:
         """Make a lease."""
         body = msgspec.json.encode({"TTL": ttl_seconds})
-        _Asking(self, Ask("lease/grant", body), gateway.Leased, answered).begin()
+        _Asking(self, Ask("lease/grant", body), gateway.GivenLease, answered).begin()
 
-    def keep_alive(self, lease: int, answered: Callable[[gateway.Leased | None], None]) -> None:
+    def keep_alive(self, lease: int, answered: Callable[[gateway.GivenLease | None], None]) -> None:
         """Renew a lease."""
 
         def unwrapped(part: _Part | None) -> None:

@@ -20,8 +20,8 @@ from greenroom_cluster.coordination.etcd.gateway import (
     Compare,
     EtcdAwayError,
     EtcdRefusedError,
+    GivenLease,
     Header,
-    Leased,
     Operation,
     Range,
     Ranged,
@@ -133,12 +133,12 @@ class EtcdClient:
 
     # --- leases ------------------------------------------------------------------------------------------
 
-    async def grant(self, ttl_seconds: int) -> Leased:
+    async def grant(self, ttl_seconds: int) -> GivenLease:
         """Make a lease; etcd may give more than was asked for."""
         body = msgspec.json.encode({"TTL": ttl_seconds})
-        return await self._ask("/v3/lease/grant", body, Leased)
+        return await self._ask("/v3/lease/grant", body, GivenLease)
 
-    async def keep_alive(self, lease: int) -> Leased:
+    async def keep_alive(self, lease: int) -> GivenLease:
         """Renew a lease; the reply has a time of 0 if it is over."""
         body = msgspec.json.encode({"ID": lease})
         part = await self._ask("/v3/lease/keepalive", body, _Kept)
@@ -270,7 +270,7 @@ class _Headed(msgspec.Struct, frozen=True):
 class _Kept(msgspec.Struct, frozen=True):
     """A renewed lease, as the one part of a stream."""
 
-    result: Leased = Leased()
+    result: GivenLease = GivenLease()
 
     @property
     def header(self) -> Header:

@@ -189,7 +189,7 @@ class Transacted(msgspec.Struct, frozen=True):
     responses: tuple[Result, ...] = ()
 
 
-class Leased(msgspec.Struct, frozen=True, rename={"id": "ID", "ttl_seconds": "TTL"}):
+class GivenLease(msgspec.Struct, frozen=True, rename={"id": "ID", "ttl_seconds": "TTL"}):
     """A lease and for how many seconds it was given; 0: there is no such lease."""
 
     header: Header = Header()
