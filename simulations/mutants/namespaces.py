@@ -118,7 +118,6 @@ def _(patches: Patches) -> None:
         return structs.replace(found, user_id=request.user_id) if by_user else found
 
     patches.set(namespaces, "keyed", keyed)
-    patches.set(table, "keyed", keyed)
     patches.set(table, "owner_of", lambda _key, user_id: user_id)
 
 

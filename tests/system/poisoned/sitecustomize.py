@@ -44,11 +44,11 @@ POISONS: dict[str, Callable[[], None]] = {
 _apply = SessionTable.apply
 
 
-def _poisoned(self: SessionTable, record: Record) -> Any:
+def _poisoned(self: SessionTable, record: Record, by_keys: Any = None) -> Any:
     poison = POISONS.get(getattr(record.command, "label", ""))
     if poison is not None:
         poison()
-    return _apply(self, record)
+    return _apply(self, record, by_keys)
 
 
 SessionTable.apply = _poisoned  # type: ignore[method-assign]

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from typing import get_args
 
 import msgspec
 
@@ -35,7 +36,7 @@ from greenroom_cluster.shard.roles.role import InputKind
 from greenroom_cluster.shard.state.namespaces import client_in, enclosed
 from greenroom_cluster.shard.state.records import Within
 
-_NEAR = frozenset({GetNear, NearBeacon, NearAck, Unhold, Unwatch, WatchBeacon})
+_NEAR = frozenset({*get_args(NearRequest), Unwatch, WatchBeacon})
 _READS = frozenset({wire.Get, WatchSession})
 _SPECIAL = FANOUTS | _NEAR | {Within, wire.DeleteByHandle, wire.Inspect, wire.DropRecord, CopyShard, Freeze}
 """Requests that are no plain reads and writes of the session with their digest."""

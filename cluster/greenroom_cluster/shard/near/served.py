@@ -178,7 +178,7 @@ class Near:
         # All that a record changes shows at once, or not yet, whoever holds what of it.
         held = any(key in holders or (len(keys) > 1 and key in self._olds) for key in keys)
         olds = {key: sessions.get(key) for key in keys} if held else {}
-        reply = self.table.apply(record)
+        reply = self.table.apply(record, command)
         changed = {key: old for key, old in olds.items() if sessions.get(key) is not old}
         if changed:
             self._bar(self._step.now_ns, tuple(changed), changed)

@@ -8,6 +8,7 @@ command does, for replicas as for every other store; this module is about how a 
 
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
+from typing import Any
 
 import msgspec
 
@@ -25,7 +26,7 @@ from greenroom_cluster.shard.state.memory import (
     SESSION_BYTES,
     USER_BYTES,
 )
-from greenroom_cluster.shard.state.namespaces import Usage, keyed, namespace_of, owner_of
+from greenroom_cluster.shard.state.namespaces import Usage, bare, namespace_of, owner_of
 from greenroom_cluster.shard.state.records import (
     KINDS,
     EncodedSession,
@@ -114,8 +115,11 @@ class SessionTable(CommandTable[wire.EncodedSession]):
             return usage.of(namespace)
         return len(self.sessions) - usage.sessions, self.stored_bytes - usage.stored_bytes
 
-    def apply(self, record: Record) -> wire.EncodedReply | None:
-        """Apply the record and return the reply to its client; None for the primary's own decisions."""
+    def apply(self, record: Record, by_keys: Any = None) -> wire.EncodedReply | None:
+        """Apply the record and return the reply to its client; None for the primary's own decisions.
+
+        `by_keys` is the bare command, if the caller has it already.
+        """
         command = record.command
         known = self._apply.get(type(command))
         if known is not None:
@@ -133,13 +137,11 @@ class SessionTable(CommandTable[wire.EncodedSession]):
         elif isinstance(command, Evict):
             self._evict(command)
         elif isinstance(command, Within):
-            return self._apply_within(record, command)
+            return self._apply_within(record, command.namespace, by_keys or bare(command))
         return None
 
-    def _apply_within(self, record: Record, enclosed: Within) -> wire.EncodedReply:
+    def _apply_within(self, record: Record, namespace: str, command: Any) -> wire.EncodedReply:
         """Apply a command of a namespace: by keys, with which it reaches nothing of another."""
-        namespace = enclosed.namespace
-        command = keyed(enclosed.command, namespace)
         decide, kind, of_session = self._apply[type(command)]
         version = (record.epoch << SEQUENCE_BITS | record.sequence) & VERSION_MAX
         sessions, stored_bytes = len(self.sessions), self.stored_bytes
