@@ -16,6 +16,9 @@ from greenroom import wire
 DIGESTS_MAX = 4096
 """The most digests that one message names."""
 
+HITS_MAX = 1 << 32
+"""The most hits that one beacon tells of."""
+
 CLOCK_DRIFT = 0.1
 """By how much the clock of a client or a server may run faster or slower than another: leases rest on it."""
 
@@ -38,9 +41,13 @@ class GetNear(wire.Frame, frozen=True, tag=26):
 
 
 class NearBeacon(wire.Frame, frozen=True, tag=27):
-    """Asks for the lease again. `sent_ns` is the sender's clock, returned untouched. `NearLease` answers."""
+    """Asks for the lease again. `sent_ns` is the sender's clock, returned untouched. `NearLease` answers.
+
+    `hits` is how often the sender has shown what this connection holds since the last one.
+    """
 
     sent_ns: int
+    hits: Annotated[int, msgspec.Meta(ge=0, le=HITS_MAX)] = 0
 
 
 class NearAck(wire.Frame, frozen=True, tag=28):

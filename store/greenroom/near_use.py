@@ -8,7 +8,8 @@ class NearUse(msgspec.Struct, frozen=True, gc=False):
 
     `held` are sessions, each for one connection; `refused` were to be held and were not. Of the changes that
     waited for holders, `waits`, some waited until the leases of these were over: `waits_lapsed`. Together
-    they waited for `waited_seconds`, the longest for `waited_seconds_max`.
+    they waited for `waited_seconds`, the longest for `waited_seconds_max`. `hits`: how often clients have
+    shown what it holds, as far as they have told.
     """
 
     held: int = 0
@@ -19,3 +20,4 @@ class NearUse(msgspec.Struct, frozen=True, gc=False):
     waits_lapsed: int = 0
     waited_seconds: float = 0.0
     waited_seconds_max: float = 0.0
+    hits: int = 0

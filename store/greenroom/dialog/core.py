@@ -318,8 +318,8 @@ class Dialog(Settling):
                     raise RemoteProtocolError("a reply to a request that was never made")
             case wire.Redirect() | wire.Overloaded():
                 self._refused(operation, link, message, now_ns)
-            case Held() if self.near is not None and type(operation.request) is wire.Get:
-                session = self.near.fill(link, operation.request, message)
+            case Held() if self.near is not None and type(operation.request) in (wire.Get, wire.Patch):
+                session = self.near.fill(link, operation.request, message)  # type: ignore[arg-type]  # it is one of them
                 self._dispatcher.finish(operation)
                 self.replies.append((operation.token, session))
             case wire.Unknowable() if operation.kind.mutation:

@@ -111,16 +111,17 @@ class Lease:
     """How long what came on a connection may be shown without asking; see `near`.
 
     `rem_ns` is how long the newest lease was. `asked_ns`: when the unanswered beacon was queued, 0 if there
-    is none; `tried_ns`: when the newest one was.
+    is none; `tried_ns`: when the newest one was. `hits` is how often something was shown since then.
     """
 
-    __slots__ = ("asked_ns", "rem_ns", "tried_ns", "until_ns")
+    __slots__ = ("asked_ns", "hits", "rem_ns", "tried_ns", "until_ns")
 
     def __init__(self) -> None:
         self.until_ns = 0
         self.rem_ns = 0
         self.asked_ns = 0
         self.tried_ns = 0
+        self.hits = 0
 
 
 class Link:

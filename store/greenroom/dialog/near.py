@@ -15,6 +15,7 @@ after it, is not kept: `filling` says for which request an answer may be.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -24,6 +25,7 @@ from greenroom.ending_messages import WatchSession
 from greenroom.errors import RemoteProtocolError
 from greenroom.near_messages import (
     CLOCK_DRIFT,
+    HITS_MAX,
     IN_ANY_CASE,
     GetNear,
     Held,
@@ -135,6 +137,7 @@ class NearCache:
             self._lapsed += 1
             return None
         self._hits += 1
+        lease.hits += 1
         # The longest unused is the first of the dict.
         del self.entries[digest]
         self.entries[digest] = entry
@@ -158,11 +161,7 @@ class NearCache:
         if type(request) is WatchSession:
             return request
         if type(request) is not wire.Get:
-            # Whatever becomes of this attempt, the session may be another from now on; and an answer that is
-            # on its way may show what it was before. One by handle names no digest, and drops nothing.
-            self.drop(request.digest)  # type: ignore[attr-defined]  # all others name a session too
-            if type(request) is wire.Rotate:
-                self.drop(request.new_digest)
+            self._change(link, request)
             return request
         if link.lease is None:
             return request
@@ -170,12 +169,29 @@ class NearCache:
         seen = IN_ANY_CASE if self._eager else self._seen.get(digest, 0)
         if not seen:
             return request
+        self._await(link, request)
+        return GetNear(request.request_id, request.point, digest, seen)
+
+    def _change(self, link: Link, request: Any) -> None:
+        """Drop what a request that is sent now may change."""
+        # Whatever becomes of this attempt, the session may be another from now on; and an answer that is on
+        # its way may show what it was before. One by handle names no digest, and drops nothing.
+        digest = request.digest
+        entry = self.entries.get(digest)
+        self.drop(digest)
+        if type(request) is wire.Rotate:
+            self.drop(request.new_digest)
+        elif entry is not None and entry.link is link and type(request) is wire.Patch:
+            # The server knows that it was held here, and goes on holding it with its answer.
+            self._await(link, request)
+
+    def _await(self, link: Link, request: wire.Get | wire.Patch) -> None:
+        """Note that what answers this request may be kept, and that a lease is needed for that."""
         now_ns = self._now_ns()
         if len(self.filling) > 2 * self._entries_max:
             self.filling.clear()  # of requests that were never answered
-        self.filling[digest] = (request.request_id, link, now_ns)
+        self.filling[request.digest] = (request.request_id, link, now_ns)
         self._wanted_ns = now_ns
-        return GetNear(request.request_id, request.point, digest, seen)
 
     def left(self, link: Link) -> None:
         """Ask for the lease behind a request that wants one: it covers what is held when it is given."""
@@ -195,7 +211,8 @@ class NearCache:
         if lease is None or lease.asked_ns or now_ns - lease.tried_ns < BEACON_PAUSE_NS:
             return
         lease.asked_ns = lease.tried_ns = now_ns
-        self.send(link, NearBeacon(now_ns))
+        hits, lease.hits = lease.hits, 0
+        self.send(link, NearBeacon(now_ns, min(hits, HITS_MAX)))
 
     # --- what is received ---------------------------------------------------------------------------------
 
@@ -206,9 +223,9 @@ class NearCache:
             version = reply.state.version
             if type(request) is wire.Rotate:
                 digest = request.new_digest
-            elif type(request) is wire.Get and self.filling.get(digest, _NOTHING)[0] == request.request_id:
+            elif self.filling.get(digest, _NOTHING)[0] == reply.request_id:
                 del self.filling[digest]
-                self._refused += 1
+                self._refused += type(request) is wire.Get
         elif type(reply) is wire.Written:
             version = reply.version
         else:
@@ -219,7 +236,7 @@ class NearCache:
             if len(self._seen) > 2 * self._entries_max:
                 del self._seen[next(iter(self._seen))]
 
-    def fill(self, link: Link, request: wire.Get, held: Held) -> wire.Session:
+    def fill(self, link: Link, request: wire.Get | wire.Patch, held: Held) -> wire.Session:
         """Keep what the server holds for this connection, if nothing came between; return it as a reply."""
         session = wire.Session(held.request_id, held.state)
         digest = request.digest

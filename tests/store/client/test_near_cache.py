@@ -162,6 +162,52 @@ def test_a_request_that_may_change_a_session_drops_it(name: str) -> None:
     assert stage.hit() is None
 
 
+def test_a_patch_renews_what_was_kept_if_its_answer_is_held() -> None:
+    stage = Stage()
+    stage.fill()
+    number = stage.script.submit("patch")
+    assert stage.hit() is None, "before the answer has come"
+    stage.script.send(stage.link, Held(number, state(2), 10**9))
+    assert stage.hit() == 2
+    assert stage.script.outcome(number) == wire.Session(number, state(2))
+
+
+def test_a_patch_whose_answer_nobody_holds_renews_nothing() -> None:
+    stage = Stage()
+    stage.fill()
+    number = stage.script.submit("patch")
+    stage.script.send(stage.link, wire.Session(number, state(2)))
+    assert stage.hit() is None
+    assert stage.near.counts.refused == 0
+
+
+def test_the_answer_to_a_patch_before_another_change_is_not_kept() -> None:
+    stage = Stage()
+    stage.fill()
+    number = stage.script.submit("patch")
+    stage.script.submit("update")
+    stage.script.send(stage.link, Held(number, state(2), 10**9))
+    assert stage.hit() is None
+
+
+def test_the_answer_to_a_patch_of_what_was_not_kept_is_not() -> None:
+    stage = Stage()
+    number = stage.script.submit("patch")
+    stage.script.send(stage.link, Held(number, state(2), 10**9))
+    stage.script.submit("get")
+    stage.lease()
+    assert stage.hit() is None
+
+
+def test_a_patch_asks_for_the_lease_that_its_answer_needs() -> None:
+    stage = Stage()
+    stage.fill()
+    stage.now_ns += NEAR_US * 600
+    stage.take()
+    stage.script.submit("patch")
+    assert [type(each) for each in stage.take()] == [wire.Patch, NearBeacon]
+
+
 def test_an_answer_from_before_a_change_is_not_kept() -> None:
     stage = Stage()
     stage.fill()
@@ -305,3 +351,19 @@ def test_beacons_keep_a_pause() -> None:
     stage.now_ns += 100 * MS
     stage.script.submit("get")
     assert NearBeacon in [type(each) for each in stage.take()]
+
+
+def test_a_beacon_tells_how_often_something_was_shown_since_the_last() -> None:
+    stage = Stage()
+    stage.fill()
+    stage.take()
+    for _ in range(3):
+        assert stage.hit() == 1
+    stage.now_ns += NEAR_US * 600
+    assert stage.hit() == 1
+    (asked,) = stage.take()
+    assert asked.hits == 4
+    stage.script.send(stage.link, NearLease(asked.sent_ns, NEAR_US))
+    stage.now_ns += NEAR_US * 600
+    assert stage.hit() == 1
+    assert [each.hits for each in stage.take()] == [1]

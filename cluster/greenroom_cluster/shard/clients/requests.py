@@ -161,8 +161,8 @@ class Requests:
     ) -> None:
         leases, watchers = self._resources.near, self._resources.watchers
         match request:
-            case NearBeacon(sent_ns=sent_ns):
-                leases.beacon(now_ns, connection, sent_ns)
+            case NearBeacon(sent_ns=sent_ns, hits=hits):
+                leases.beacon(now_ns, connection, sent_ns, hits)
             case NearAck(number=number):
                 leases.acknowledge(now_ns, wall_us, connection, number)
             case Unhold(digests=digests):

@@ -1,6 +1,6 @@
 """What waits while holders may still show a session as it was before a change."""
 
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from greenroom import wire
 from greenroom.ending_messages import SessionEnded
@@ -11,14 +11,30 @@ Origin: TypeAlias = int | Gather
 Read: TypeAlias = wire.Get | wire.ListByUser
 
 
+class Renewal(NamedTuple):
+    """What a patch has stored under `key`; it is held again for the connection on which that came."""
+
+    request_id: int
+    key: bytes
+    stored: bytes
+    left_us: int
+
+
 class Delayed:
     """A reply, or an ending, that shows a new state; it leaves when none of its `barriers` is open."""
 
-    __slots__ = ("barriers", "origin", "reply")
+    __slots__ = ("barriers", "origin", "renewal", "reply")
 
-    def __init__(self, origin: Origin, reply: wire.EncodedReply | SessionEnded, barriers: int) -> None:
+    def __init__(
+        self,
+        origin: Origin,
+        reply: wire.EncodedReply | SessionEnded,
+        renewal: Renewal | None,
+        barriers: int,
+    ) -> None:
         self.origin = origin
         self.reply = reply
+        self.renewal = renewal
         self.barriers = barriers
 
 

@@ -23,6 +23,9 @@ HOLDERS_MAX = 200_000
 HELD_MAX = 16_384
 """The most that one connection holds, all of which it may let go in one step."""
 
+HITS_TOTAL_MAX = 1 << 62
+"""More is not counted, for clients may say anything."""
+
 
 def drifted(span_ns: int) -> int:
     """Return how long that may last by a clock that runs slower."""
@@ -60,11 +63,12 @@ class Holder:
     Its lease ends at `granted_ns`, by our clock; it counts as alive until `alive_ns`. `invalidated` is the
     number of the newest `Invalidate`, `acknowledged` that of the newest ack, `late` that of one that was not
     acknowledged in time. `owed` is what waits for it, by number: barriers, and None for revocations.
+    `renewing` are the patches on it of sessions that it held.
     """
 
     __slots__ = (
         *("acknowledged", "alive_ns", "connection", "granted_ns", "held"),
-        *("invalidated", "is_gone", "late", "owed", "parts"),
+        *("invalidated", "is_gone", "late", "owed", "parts", "renewing"),
     )
 
     def __init__(self, connection: int) -> None:
@@ -78,6 +82,7 @@ class Holder:
         self.late = 0
         self.is_gone = False
         self.owed: list[tuple[int, Part, object]] = []
+        self.renewing: set[int] = set()
 
 
 class Leases:
@@ -87,7 +92,7 @@ class Leases:
     """
 
     __slots__ = (
-        *("_context", "_gone", "alarms", "count", "granted", "holders", "invalidations", "lease_ns"),
+        *("_context", "_gone", "alarms", "count", "granted", "hits", "holders", "invalidations", "lease_ns"),
         *("refused", "waited_ns", "waited_ns_max", "waits", "waits_lapsed"),
     )
 
@@ -98,7 +103,7 @@ class Leases:
         self.alarms: list[tuple[int, int]] = []
         self.count = 0
         # What came of it so far.
-        self.granted = self.refused = self.invalidations = 0
+        self.granted = self.refused = self.invalidations = self.hits = 0
         self.waits = self.waits_lapsed = self.waited_ns = self.waited_ns_max = 0
         self._gone: deque[Holder] = deque()
 
@@ -114,6 +119,7 @@ class Leases:
             self.waits_lapsed,
             self.waited_ns / NS_PER_SECOND,
             self.waited_ns_max / NS_PER_SECOND,
+            self.hits,
         )
 
     def waited(self, span_ns: int) -> None:
@@ -177,8 +183,9 @@ class Leases:
         self._say(holder.connection, Invalidate(holder.invalidated, digests, shards))
         return holder.invalidated
 
-    def beacon(self, now_ns: int, connection: int, sent_ns: int) -> None:
+    def beacon(self, now_ns: int, connection: int, sent_ns: int, hits: int = 0) -> None:
         """Give a connection the lease that it asks for, as far as all that it holds is covered."""
+        self.hits = min(self.hits + hits, HITS_TOTAL_MAX)
         holder, end_ns = self.holders.get(connection), now_ns
         if holder is not None:
             end_ns = self._end_of(holder, now_ns)

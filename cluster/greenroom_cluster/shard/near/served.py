@@ -9,7 +9,8 @@ Holders are told as a change is appended, where its command names the session, s
 acknowledgement overlap. As it is applied they are looked at again: whom a command concerns may show only
 then, and that nobody is forgotten depends on nothing else. Only as it is appended the connection on which it
 came is left out, for its client has dropped the session when it sent that; not so if the command has waited
-here, for an answer may have come between.
+here, for an answer may have come between. If that was a patch, the connection holds the session again with
+the answer. A kept reply never does that, for it may show a state that is long gone.
 """
 
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from greenroom.deadlines import NEVER_NS
 from greenroom.ending_messages import SessionEnded, Unwatched
 from greenroom.near_messages import DIGESTS_MAX, IN_ANY_CASE, EncodedHeld, GetNear
 from greenroom_cluster.shard.effects import ReplyToClient
-from greenroom_cluster.shard.near.barriers import Barrier, Delayed, Origin, Read
+from greenroom_cluster.shard.near.barriers import Barrier, Delayed, Origin, Read, Renewal
 from greenroom_cluster.shard.near.leases import HELD_MAX, HOLDERS_MAX, Holder, Leases
 from greenroom_cluster.shard.pairs.outgoing import Outgoing
 from greenroom_cluster.shard.pairs.replication import Replication
@@ -55,7 +56,7 @@ class Near:
             "_read",
             "_replication",
         ),
-        *("_reply", "_revoking", "_step", "holders", "leaving", "over_ns"),
+        *("_reply", "_revoking", "_step", "_time_us", "holders", "leaving", "over_ns"),
         *("shard", "table"),
     )
 
@@ -86,6 +87,8 @@ class Near:
         self._revoking: dict[Holder, tuple[int, int]] = {}
         self.leaving = False
         self.over_ns = 0
+        # When the record was stamped that was applied last.
+        self._time_us = 0
 
     # --- giving out ---------------------------------------------------------------------------------------
 
@@ -99,12 +102,14 @@ class Near:
         if expires_us <= time_us or not self._may_hold(now_ns, connection, request.digest):
             self._leases.refused += 1
             return None
-        key = request.digest
+        self._hold(connection, request.digest)
+        return EncodedHeld(request.request_id, msgspec.Raw(stored), expires_us - time_us)
+
+    def _hold(self, connection: int, key: bytes) -> None:
         holder = self._leases.hold(connection, self, key)
         self.holders.setdefault(key, {})[holder] = None
         self.note_alive(holder.alive_ns)
         self._leases.granted += 1
-        return EncodedHeld(request.request_id, msgspec.Raw(stored), expires_us - time_us)
 
     def _may_hold(self, now_ns: int, connection: int, key: bytes) -> bool:
         if self.leaving or key in self._olds or key in self._pending:
@@ -168,6 +173,8 @@ class Near:
         if writer in holders:
             assert writer is not None
             self._release(writer, command.digest)
+            if kind is wire.Patch:
+                writer.renewing.add(command.request_id)
         self._bar(now_ns, (command.digest,), {key: self.table.sessions.get(key) for key in keys})
 
     def apply(self, record: Record) -> wire.EncodedReply | None:
@@ -179,6 +186,7 @@ class Near:
         held = any(key in holders or (len(keys) > 1 and key in self._olds) for key in keys)
         olds = {key: sessions.get(key) for key in keys} if held else {}
         reply = self.table.apply(record, command)
+        self._time_us = record.time_us
         changed = {key: old for key, old in olds.items() if sessions.get(key) is not old}
         if changed:
             self._bar(self._step.now_ns, tuple(changed), changed)
@@ -239,11 +247,12 @@ class Near:
 
     def send(self, origin: Origin, reply: wire.EncodedReply, command: Any) -> None:
         """Send the reply to a command, once nobody may show what was before."""
+        renewal = self._renewal(origin, reply, command)
         barriers = self._in_the_way(command) if self._barriers else ()
         if not barriers:
-            self._reply(origin, reply)
+            self._show(self._step.now_ns, origin, reply, renewal)
             return
-        delayed = Delayed(origin, reply, len(barriers))
+        delayed = Delayed(origin, reply, renewal, len(barriers))
         for barrier in barriers:
             barrier.delayed.append(delayed)
 
@@ -252,7 +261,7 @@ class Near:
         barriers = self._olds.get(key, ())
         if not barriers:
             self._say(connection, ended)
-        delayed = Delayed(connection, ended, len(barriers))
+        delayed = Delayed(connection, ended, None, len(barriers))
         for barrier in barriers:
             barrier.delayed.append(delayed)
 
@@ -262,6 +271,36 @@ class Near:
             self._context.effects.append(ReplyToClient(origin, message))
         else:
             self._reply(origin, message)
+
+    def _renewal(self, origin: Origin, reply: wire.EncodedReply, command: Any) -> Renewal | None:
+        """Return what the connection of a patch is to hold again, None if it did not hold it."""
+        if type(command) is not wire.Patch or not isinstance(origin, int):
+            return None
+        holder = self._leases.holders.get(origin)
+        if holder is None or command.request_id not in holder.renewing:
+            return None
+        holder.renewing.remove(command.request_id)
+        if type(reply) is not wire.EncodedSession:
+            return None
+        stored = self.table.sessions[command.digest]
+        return Renewal(reply.request_id, command.digest, stored, expiry_of(stored) - self._time_us)
+
+    def _show(
+        self, now_ns: int, origin: Origin, reply: wire.EncodedReply | SessionEnded, renewal: Renewal | None
+    ) -> None:
+        """Send a reply that nobody waits for any longer; hold what it shows, if that is as it stands."""
+        if (
+            renewal is None
+            or not isinstance(origin, int)
+            or origin not in self._leases.holders  # the connection is gone
+            or self.table.sessions.get(renewal.key) is not renewal.stored
+            or not self._may_hold(now_ns, origin, renewal.key)
+        ):
+            self._say(origin, reply)
+            return
+        self._hold(origin, renewal.key)
+        held = EncodedHeld(renewal.request_id, msgspec.Raw(renewal.stored), renewal.left_us)
+        self._context.effects.append(ReplyToClient(origin, held))
 
     def _in_the_way(self, command: Any) -> tuple[Barrier, ...]:
         kind = type(command)
@@ -334,7 +373,7 @@ class Near:
         for delayed in barrier.delayed:
             delayed.barriers -= 1
             if not delayed.barriers:
-                self._say(delayed.origin, delayed.reply)
+                self._show(now_ns, delayed.origin, delayed.reply, delayed.renewal)
         waiting: list[tuple[Origin, Read]] = [*barrier.reads]
         if not self._barriers:
             waiting += self._listings
