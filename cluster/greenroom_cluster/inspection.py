@@ -129,7 +129,7 @@ class ShardStatus(msgspec.Struct, frozen=True):
     not take the copy that it should hold; `join_refused_by` is its slot if it had no memory for the copy's
     `join_bytes`. `missing_directories` are the slots whose directories it waits for if all its members are
     dead, and `kept` is what the others hold. `appended` is the number of the primary's last record, and
-    `stored_bytes` what its sessions take.
+    `stored_bytes` what its sessions take. Clients keep `held` of its sessions.
     """
 
     shard: int
@@ -148,6 +148,7 @@ class ShardStatus(msgspec.Struct, frozen=True):
     zone: str = ""
     appended: int = 0
     stored_bytes: int = 0
+    held: int = 0
 
     def told(self) -> str:
         """Return why the shard is suspended, and what to do."""
@@ -430,6 +431,7 @@ def _shard_status(
         zone=zone,
         appended=primary.appended if primary is not None else 0,
         stored_bytes=primary.stored_bytes if primary is not None else 0,
+        held=0 if primary is None else primary.held,
     )
 
 

@@ -423,9 +423,8 @@ class SuspendedRecord(Frame, frozen=True):
 class ReplicaState(Frame, frozen=True):
     """One replica as its actor sees it.
 
-    `proposes`: what it asked of the coordinator, not decided yet. `join_refusal`: why the newest one to join
-    could not. A copy on disk has the role "none" until it is known what it is worth; `epoch` and `appended`
-    are those of its last record.
+    `proposes`: not decided yet. `join_refusal`: why the newest could not join. Clients keep `held` sessions.
+    A copy on disk has the role "none" until its worth is known; `epoch` and `appended`: its last record.
     """
 
     shard: int
@@ -442,6 +441,7 @@ class ReplicaState(Frame, frozen=True):
     join_refusal: str = ""
     join_refused_by: str = ""
     join_bytes: int = 0
+    held: int = 0
 
 
 class Inspection(Frame, frozen=True, tag=49):

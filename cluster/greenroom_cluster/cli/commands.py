@@ -143,6 +143,10 @@ def status(
     shards: Annotated[
         bool, typer.Option("--shards", help="Show every shard too.", envvar="GREENROOM_STATUS_SHARDS")
     ] = False,
+    near: Annotated[
+        bool,
+        typer.Option("--near", help="Show what clients keep too.", envvar="GREENROOM_STATUS_NEAR"),
+    ] = False,
     watch: Annotated[
         bool,
         typer.Option("--watch", help="Look again and again, until Ctrl-C.", envvar="GREENROOM_STATUS_WATCH"),
@@ -153,7 +157,7 @@ def status(
 ) -> None:
     """Show nodes and actors, how many shards are in which state, and what they wait for."""
     if watch:
-        top.watch_status(access, connect, cluster, interval, count, shards=shards, json=json)
+        top.watch_status(access, connect, cluster, interval, count, shards=shards, near=near, json=json)
         return
     found = _inspect(access, connect, cluster, json=json)
     if json:
@@ -163,7 +167,7 @@ def status(
         return
     from greenroom_cluster.cli.tables import print_status
 
-    print_status(found, shards=shards)
+    print_status(found, shards=shards, near=near)
 
 
 @app.command(short_help="Exit with 0 only if every shard has all its replicas, and they stand apart.")

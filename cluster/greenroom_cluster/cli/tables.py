@@ -42,8 +42,10 @@ UNBOUNDED_BYTES = 1 << 60
 _WIDTH = 1000
 
 
-def print_status(status: ClusterStatus, *, shards: bool = False, console: Console | None = None) -> None:
-    """Print nodes and actors on stdout, what shards wait for, and, if asked, all shards."""
+def print_status(
+    status: ClusterStatus, *, shards: bool = False, near: bool = False, console: Console | None = None
+) -> None:
+    """Print nodes and actors on stdout, what shards wait for, and, if asked, all shards, and near caches."""
     console = console or Console(width=_WIDTH, highlight=False)
     _print_heading(console, status)
     _print_table(console, _node_table(status))
@@ -68,8 +70,10 @@ def print_status(status: ClusterStatus, *, shards: bool = False, console: Consol
     _print_table(console, actors)
     if len(status.namespaces) > 1 or any(each.sessions_max for each in status.namespaces):
         _print_table(console, _namespace_table(status))
+    if near:
+        _print_table(console, _near_table(status))
     if shards:
-        _print_table(console, _shard_table(status))
+        _print_table(console, _shard_table(status, near=near))
 
 
 def _print_heading(console: Console, status: ClusterStatus) -> None:
@@ -191,9 +195,29 @@ def _namespace_table(status: ClusterStatus) -> Table:
     return table
 
 
-def _shard_table(status: ClusterStatus) -> Table:
+def _near_table(status: ClusterStatus) -> Table:
+    """Return what each actor holds for clients that keep sessions, and what came of that."""
     table = _table(
-        "shard", "epoch", "primary", "backup", "sessions", "replication", "waits for", "copy refused"
+        *("actor", "held", "granted", "refused", "hits", "invalidations"),
+        *("waits", "lapsed", "waited s", "longest s"),
+    )
+    for actor in status.actors:
+        near = actor.near
+        _add_row(
+            table,
+            actor.slot,
+            *map(str, (near.held, near.granted, near.refused, near.hits, near.invalidations)),
+            *map(str, (near.waits, near.waits_lapsed)),
+            f"{near.waited_seconds:.3f}",
+            f"{near.waited_seconds_max:.3f}",
+        )
+    return table
+
+
+def _shard_table(status: ClusterStatus, *, near: bool) -> Table:
+    table = _table(
+        *("shard", "epoch", "primary", "backup", "sessions", *(("held",) if near else ())),
+        *("replication", "waits for", "copy refused"),
     )
     awaited = status.coordinator.awaited()
     for shard in status.shards:
@@ -204,6 +228,7 @@ def _shard_table(status: ClusterStatus) -> Table:
             shard.primary or "-",
             ", ".join(shard.backups) or "-",
             str(shard.sessions),
+            *((str(shard.held),) if near else ()),
             _state(shard.state),
             ", ".join([*_awaited(shard), *filter(None, [awaited.get(shard.shard)])]),
             shard.join_refusal,

@@ -65,6 +65,7 @@ def watch_status(
     count: int,
     *,
     shards: bool,
+    near: bool,
     json: bool,
 ) -> None:
     """Show what `greenroom status` does, again and again."""
@@ -80,7 +81,7 @@ def watch_status(
         else:
             from greenroom_cluster.cli.tables import print_status
 
-            screen.show(lambda console: print_status(found, shards=shards, console=console))
+            screen.show(lambda console: print_status(found, shards=shards, near=near, console=console))
 
     _watch(access, connect, cluster, interval, count, screen, seen, json=json)
 

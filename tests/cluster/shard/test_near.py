@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from greenroom import wire
@@ -479,6 +480,17 @@ def test_one_connection_holds_no_more_than_it_can_let_go_at_once(monkeypatch: py
     assert stage.get(HOLDER, digest=other) == "Session"
     assert stage.get(OTHER, digest=other) == 1
     assert stage.get(HOLDER) == 1, "what it holds it may read again"
+
+
+def test_an_operator_is_told_what_is_held_and_how_often_it_is_shown() -> None:
+    stage = Stage()
+    for _ in range(3):
+        stage.ask(HOLDER, NearBeacon(5, 7))
+    (told,) = stage.ask(OTHER, wire.Inspect(94))
+    assert told.near.hits == 21
+    assert told.replicas[0].held == 1
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.msgpack.decode(msgspec.msgpack.encode(NearBeacon(5, 1 << 33)), type=NearBeacon)
 
 
 def test_settings_of_leases_must_fit() -> None:

@@ -8,6 +8,7 @@ from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry
 from greenroom.framing import encode_frames, encode_greeting
 from greenroom.known_coordinators import KnownCoordinators
+from greenroom.near_use import NearUse
 from greenroom_cluster.cli.tables import print_status
 from greenroom_cluster.coordinator_status import CoordinatorStatus, Undecided
 from greenroom_cluster.inspection import (
@@ -472,3 +473,19 @@ async def test_an_actor_with_a_malformed_address_hides_no_other() -> None:
         inspected = await inspect_actors(msgspec.structs.replace(found, actors=actors), credentials=None)
         assert set(inspected) == {B}
         tasks.cancel_scope.cancel()
+
+
+def test_what_clients_keep_is_shown_if_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    primary = msgspec.structs.replace(replica("primary"), held=3)
+    use = NearUse(4, 17, 2, 11, 6, 1, 0.75, 0.325, 90)
+    said = {A: wire.Inspection(1, A, (primary,), near=use)}
+    status = summarize(cluster_map(), said)
+    assert status.shards[0].held == 3
+    print_status(status, shards=True, near=True)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["n1/0", "4", "17", "2", "90", "11", "6", "1", "0.750", "0.325"] in lines
+    [titles] = [line for line in lines if line[:1] == ["shard"]]
+    [row] = [line for line in lines if line[:2] == ["0", "3"]]
+    assert row[titles.index("held")] == "3"
+    print_status(status, shards=True)
+    assert "held" not in capsys.readouterr().out

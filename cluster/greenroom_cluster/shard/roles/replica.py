@@ -141,6 +141,7 @@ class Replica(Copy):
             "" if primary is None else primary.membership.refusal,
             "" if primary is None else primary.membership.refused_by,
             0 if primary is None else primary.membership.refused_bytes,
+            0 if primary is None or primary.near is None else len(primary.near.holders),
         )
 
     def become_joining(self, primary: bytes, receiver: SnapshotReceiver) -> None:
