@@ -40,7 +40,7 @@ DEAF = Bound(8.0, 14.0)
 """A host that hears nothing: three seconds, and until it is connected again."""
 UNDECIDED = Bound(3.0, 7.0)
 """A host or actor, and with it who decides about it."""
-ALONE = Bound(6.0, 10.0)
+ALONE = Bound(8.0, 14.0)
 """A host, and with it who decides: it reaches etcd, and leads on until it knows that it hears few nodes."""
 
 
