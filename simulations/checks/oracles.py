@@ -471,6 +471,10 @@ class Oracles:
         if self.left:
             self.stage.violate("identity", f"{client} gave its cluster up while {self.left} answered")
 
+    def has_committed(self, shard: int, sequence: int) -> bool:
+        """Whether a record of this number was committed before the present step, so that it may be told."""
+        return sequence in self.shards[shard].committed
+
     def suspect_at(self, shard: int, epoch: int) -> SuspectRecord | None:
         """Return the suspect that the map named when it decided that configuration."""
         return self._suspects.get((shard, epoch))

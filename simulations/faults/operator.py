@@ -37,11 +37,22 @@ class Operator:
         """An operator has the node forgotten as long as shards wait for these directories, which are lost."""
         stage = self._stage
         waiting = any(actor.directory in directories for actor in stage.map.actors.values())
-        if waiting:
+        # A node of which nothing is heard though it runs is cut off. It is not gone, nor are the other
+        # directories there: an operator sees to its network first.
+        if waiting and not self._is_cut_off(node):
             self._calling().call(lambda number: ForgetNode(number, node), lambda _: None)
         # A map that is made anew may name them yet.
         if waiting or node in self._rebooting or stage.disk.lost:
             stage.timeline.after(_LOOK_NS, self.give_up, node, directories)
+
+    def _is_cut_off(self, node: str) -> bool:
+        stage = self._stage
+        supervisor = stage.supervisors[node]
+        here, there = supervisor.machine.name, stage.coordinator.machine.name
+        if not any(actor.alive and actor.machine is supervisor.machine for actor in stage.actors.values()):
+            return False
+        cut = stage.network.is_cut(here, there) or stage.network.is_cut(there, here)
+        return cut or not supervisor.link.up
 
     def forget(self, node: str) -> None:
         """An operator has a node forgotten that in truth is there, or just coming back."""

@@ -55,6 +55,10 @@ class Poisons:
             leads = replica is not None and replica.primary is not None and len(replica.members) > 1
             if record.shard not in self._armed or not leads:
                 return
+            # Not one that was acknowledged, and is applied again from a disk: an operator would drop it, and
+            # may, but then nothing explains what callers were told.
+            if self._oracles.has_committed(record.shard, record.sequence):
+                return
             known = self._book.records[record] = self._armed.pop(record.shard)
             self.stage.note(f"{actor.name} applies {record}, which is poison: {known[0]}")
         kind, seconds = known
