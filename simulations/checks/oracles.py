@@ -246,6 +246,7 @@ class Oracles:
         replicas = actor.host.replicas
         if actor.disk is not None:
             self._losses.proposed(effects)
+            self._synced.dropping(actor, effects)
         if type(event) is ins.PeerMessages:
             self._check_fence(actor, event, effects)
         elif type(event) is ins.ClientRequests:

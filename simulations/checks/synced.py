@@ -6,10 +6,14 @@ A record counts as there if a batch that was synced holds it, or a snapshot that
 copy was given up meanwhile, for its acknowledgement may still be under way.
 """
 
+from collections.abc import Iterable
+
 from greenroom_cluster.disk.entries import Based, Kept, decode_entries
+from greenroom_cluster.shard.effects import DropBefore, HostEffect
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.state.ladder import Rung
 from greenroom_cluster.shard.state.records import Record, heading
+from simulations.cluster.actors import ActorProcess
 from simulations.cluster.stage import Stage
 from simulations.kernel.directory import Directory, Written
 
@@ -86,6 +90,13 @@ class SyncOracle:
                     continue
                 lacking = f"{record.sequence} was committed, not on the disk of {directory.slot}"
                 self._stage.violate("synced", f"shard {replica.shard}: {lacking}")
+
+    def dropping(self, actor: ActorProcess, effects: Iterable[HostEffect]) -> None:
+        """Read what is about to be dropped: an acknowledgement of it may still be under way."""
+        for effect in effects:
+            if type(effect) is DropBefore and actor.disk is not None:
+                written = actor.durability == "interval"
+                self._index(actor.disk.directory, written=written).kept(actor.disk.directory, 0)
 
     def added(self, shard: int, member: bytes) -> None:
         """Judge a new member."""

@@ -19,17 +19,18 @@ def roll_back(hit: Hit) -> Undo | None:
     if directory is None or directory.behind is not None:
         return None
     backup = directory.copy()
-    over, opened, lies = False, 0, directory.lies
+    over, rolled, opened, lies = False, False, 0, directory.lies
 
     def put_back() -> None:
-        nonlocal opened
-        if over or stage.directories.of(directory.slot) is not directory:
+        nonlocal opened, rolled
+        if over or directory.behind is not None or stage.directories.of(directory.slot) is not directory:
             return
         opened = len(directory.openers)
         if directory.owner is not None:
             directory.owner.kill()
         newest = directory.copy()
-        if newest.synced > backup.synced and directory.behind is None:
+        if newest.synced > backup.synced:
+            rolled = True
             directory.put_back(backup)
             directory.behind = newest
             if hit.amount < 0:
@@ -40,9 +41,9 @@ def roll_back(hit: Hit) -> Undo | None:
         nonlocal over
         over = True
         newest, owner = directory.behind, directory.owner
-        directory.behind = None
-        if newest is None:
+        if newest is None or not rolled:  # what another such fault has done, that puts right
             return
+        directory.behind = None
         if is_registered(hit, directory, opened):
             directory.taken_back = True
             stage.network.happened["older copy not noticed"] += 1
@@ -50,7 +51,8 @@ def roll_back(hit: Hit) -> Undo | None:
         if owner is not None:
             owner.kill()
         directory.put_back(newest)
-        if hit.amount < 0:  # else it lies where it is, to which it may have been moved meanwhile
+        # Else it lies where it is, to which it may have been moved meanwhile, or where it was told to count.
+        if hit.amount < 0 and not directory.counts_here:
             directory.lies = lies
         stage.network.happened["newest copy put back"] += 1
 

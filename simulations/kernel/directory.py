@@ -361,6 +361,11 @@ class Directory:
         change = {"machine": "elsewhere"} if what == "machine" else {what: self.random.getrandbits(32)}
         self.lies = msgspec.structs.replace(self.lies, **change)
 
+    @property
+    def counts_here(self) -> bool:
+        """Whether it lies where it was used, or an operator said that it counts."""
+        return msgspec.structs.replace(self.known.place, boot=self.lies.boot) == self.lies
+
     def adopt(self) -> None:
         """Have it count where it lies, as an operator says."""
         self.known = msgspec.structs.replace(self.known, place=self.lies)
