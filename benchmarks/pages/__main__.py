@@ -7,6 +7,7 @@ docs/benchmarks/pages.md.
 import argparse
 import importlib.metadata
 import json
+import secrets
 import signal
 import sys
 import time
@@ -17,11 +18,12 @@ import msgspec
 from rich.console import Console
 
 from benchmarks import machine
-from benchmarks.pages.figures import PageReading, PageReport, page, tables_of
+from benchmarks.pages.figures import CLUSTER, NEAR, PageReading, PageReport, page, tables_of
 from benchmarks.pages.load import MIXES, customers, load
 from benchmarks.pages.served import ADDRESSES_VARIABLE, TITLE_VARIABLE
-from benchmarks.processes import MissingError, Process, Server, cpu_seconds, python_module
+from benchmarks.processes import MissingError, Process, Server, cpu_seconds, descendants, python_module
 from benchmarks.races.catalogue import MEASURED
+from benchmarks.races.greenroom_shops import SECRET
 from benchmarks.races.shops import Contender
 from benchmarks.report import rich_table
 from benchmarks.servers.cluster import ClusterServer
@@ -42,37 +44,52 @@ _UVICORN = (
 )
 
 
-class Worker:
-    """One uvicorn worker with a contender's shop, and customers who are logged in."""
+WORKERS = 4
+"""Workers among which each visitor's requests are spread, for contenders whose workers share sessions."""
+SPREAD = (CLUSTER, NEAR)
+SPREAD_MIX = "nine reads, one change"
 
-    def __init__(self, contender: Contender, server: Server | None, stack: ExitStack) -> None:
+
+class App:
+    """The uvicorn workers of a contender's shop, and customers who are logged in."""
+
+    def __init__(
+        self, contender: Contender, server: Server | None, stack: ExitStack, workers: int = 1
+    ) -> None:
         self.title = contender.title
+        self.workers = workers
         self._server = server
         port = free_port()
         self.address = f"http://{HOST}:{port}"
-        addresses = server.addresses if server is not None else {}
+        addresses = {**(server.addresses if server is not None else {}), SECRET: secrets.token_hex(32)}
         variables = {TITLE_VARIABLE: contender.title, ADDRESSES_VARIABLE: json.dumps(addresses)}
         command = ["env", *(f"{name}={value}" for name, value in variables.items())]
         command += [*python_module("uvicorn"), *_UVICORN, f"--host={HOST}", f"--port={port}"]
+        if workers > 1:
+            command.append(f"--workers={workers}")
         self._process = Process(command)
         stack.callback(self._process.stop)
         until_listening(HOST, port)
         self.cookies = customers(self.address)
 
     def measure(self, turn: int, mix: str, seconds: float) -> PageReading:
-        """Load the worker and return what came of it."""
-        app, servers = cpu_seconds(self._process.pid), self._servers_cpu()
+        """Load the workers and return what came of it."""
+        app, servers = self._app_cpu(), self._servers_cpu()
         loaded = load(self.address, self.cookies, mix, seconds)
         return PageReading(
             round=turn,
             title=self.title,
             mix=mix,
+            workers=self.workers,
             per_second=loaded.answered / loaded.micros * 1e6,
             p50_us=loaded.p50_us,
             p99_us=loaded.p99_us,
-            app_cpu=(cpu_seconds(self._process.pid) - app) / loaded.answered,
+            app_cpu=(self._app_cpu() - app) / loaded.answered,
             server_cpu=(self._servers_cpu() - servers) / loaded.answered,
         )
+
+    def _app_cpu(self) -> float:
+        return sum(cpu_seconds(pid) for pid in (self._process.pid, *descendants(self._process.pid)))
 
     def _servers_cpu(self) -> float:
         return 0.0 if self._server is None else self._server.cpu_seconds()
@@ -96,17 +113,22 @@ def measured(rounds: int, seconds: float, console: Console) -> PageReport:
                 report.versions |= server.versions
             except MissingError as error:
                 report.skipped[kind] = str(error)
-        workers = [
-            Worker(contender, servers.get(contender.stands_on), stack)
-            for contender in MEASURED
-            if not contender.stands_on or contender.stands_on in servers
+        present = [each for each in MEASURED if not each.stands_on or each.stands_on in servers]
+        apps = [App(contender, servers.get(contender.stands_on), stack) for contender in present]
+        spread = [
+            App(contender, servers.get(contender.stands_on), stack, WORKERS)
+            for contender in present
+            if contender.title in SPREAD
         ]
         for turn in range(rounds):
             for mix in MIXES:
                 console.print(f"round {turn + 1} of {rounds}: {mix}", highlight=False)
-                first = turn % len(workers)
-                for worker in workers[first:] + workers[:first]:
-                    report.readings.append(worker.measure(turn, mix, seconds))
+                first = turn % len(apps)
+                for app in apps[first:] + apps[:first]:
+                    report.readings.append(app.measure(turn, mix, seconds))
+            console.print(f"round {turn + 1} of {rounds}: {SPREAD_MIX}, {WORKERS} workers", highlight=False)
+            for app in spread[:: 1 if turn % 2 else -1]:
+                report.readings.append(app.measure(turn, SPREAD_MIX, seconds))
     return report
 
 

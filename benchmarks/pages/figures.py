@@ -9,6 +9,7 @@ from benchmarks.races.overhead import BASE
 from benchmarks.tables import Table, markdown
 
 CLUSTER = "Greenroom, cluster"
+NEAR = "Greenroom, near cache"
 MEMORY = "Greenroom, MemoryStore"
 COOKIES = "Starlette's cookies"
 STARSESSIONS = "starsessions, Redis"
@@ -20,6 +21,7 @@ class PageReading(msgspec.Struct, frozen=True, kw_only=True):
     round: int
     title: str
     mix: str
+    workers: int = 1
     per_second: float
     p50_us: float
     p99_us: float
@@ -45,22 +47,28 @@ _INTRODUCTION = """\
 Written by `uv run --group bench python -m benchmarks.pages`, which runs the races' Starlette shop in one
 uvicorn worker (uvloop, httptools) under 32 connections of wrk, with sessions of some 300 bytes. Everything is
 on one machine, and the contenders take turns. The cluster has two nodes, and acknowledges a change when both
-have it; Redis is one server without a replica. CPU is per page: that of the app's process, and that of the
-servers behind it.
+have it; Redis is one server without a replica. *Near cache* is the same cluster, whose sessions the app keeps
+to read them without asking. With four workers, each request of a visitor goes to another of them, whichever
+it is. CPU is per page: that of the app's processes, and that of the servers behind it.
 """
 
 
-def figures(readings: Sequence[PageReading], title: str, mix: str) -> dict[int, PageReading]:
-    """Return the readings of one contender under one mix, by round."""
-    return {each.round: each for each in readings if (each.title, each.mix) == (title, mix)}
+def figures(
+    readings: Sequence[PageReading], title: str, mix: str, workers: int = 1
+) -> dict[int, PageReading]:
+    """Return the readings of one contender under one mix with so many workers, by round."""
+    wanted = (title, mix, workers)
+    return {each.round: each for each in readings if (each.title, each.mix, each.workers) == wanted}
 
 
-def ratios(readings: Sequence[PageReading], ours: str, theirs: str, mix: str) -> list[float]:
+def ratios(
+    readings: Sequence[PageReading], ours: str, theirs: str, mix: str, workers: int = 1
+) -> list[float]:
     """Return pages a second of ours to theirs, round by round."""
-    other = figures(readings, theirs, mix)
+    other = figures(readings, theirs, mix, workers)
     return [
         each.per_second / other[turn].per_second
-        for turn, each in figures(readings, ours, mix).items()
+        for turn, each in figures(readings, ours, mix, workers).items()
         if turn in other
     ]
 
@@ -68,20 +76,24 @@ def ratios(readings: Sequence[PageReading], ours: str, theirs: str, mix: str) ->
 def tables_of(report: PageReport) -> list[Table]:
     """Return a table for every mix, then the ratios."""
     titles = list(dict.fromkeys(each.title for each in report.readings))
-    mixes = list(dict.fromkeys(each.mix for each in report.readings))
+    kinds = list(dict.fromkeys((each.mix, each.workers) for each in report.readings))
     tables = [
         Table(
-            title=f"Pages: {mix}",
+            title=f"Pages: {_kind(mix, workers)}",
             columns=("sessions", "pages/s", "lowest", "p50 ms", "p99 ms", "app CPU µs", "servers' CPU µs"),
             rows=[
                 _row(title, list(own.values()))
                 for title in titles
-                if (own := figures(report.readings, title, mix))
+                if (own := figures(report.readings, title, mix, workers))
             ],
         )
-        for mix in mixes
+        for mix, workers in kinds
     ]
-    return [*tables, _ratio_table(report.readings, mixes)]
+    return [*tables, _ratio_table(report.readings, kinds)]
+
+
+def _kind(mix: str, workers: int) -> str:
+    return mix if workers == 1 else f"{mix}; {workers} workers"
 
 
 def _row(title: str, own: Sequence[PageReading]) -> tuple[str, ...]:
@@ -97,15 +109,16 @@ def _row(title: str, own: Sequence[PageReading]) -> tuple[str, ...]:
     )
 
 
-def _ratio_table(readings: Sequence[PageReading], mixes: Sequence[str]) -> Table:
+def _ratio_table(readings: Sequence[PageReading], kinds: Sequence[tuple[str, int]]) -> Table:
     rows = []
-    for mix in mixes:
-        for ours in (MEMORY, CLUSTER):
-            for theirs in (BASE, COOKIES, STARSESSIONS):
-                found = ratios(readings, ours, theirs, mix)
+    for mix, workers in kinds:
+        for ours in (MEMORY, CLUSTER, NEAR):
+            for theirs in (BASE, COOKIES, STARSESSIONS, *((CLUSTER,) if ours == NEAR else ())):
+                found = ratios(readings, ours, theirs, mix, workers)
                 if found:
                     low, high = min(found), max(found)
-                    rows.append((mix, ours, theirs, f"{median(found):.2f}", f"{low:.2f} to {high:.2f}"))
+                    row = (ours, theirs, f"{median(found):.2f}", f"{low:.2f} to {high:.2f}")
+                    rows.append((_kind(mix, workers), *row))
     columns = ("pages", "ours", "to", "ratio", "lowest to highest round")
     return Table(title="Pages a second, ours to theirs", columns=columns, rows=rows, labels=3)
 

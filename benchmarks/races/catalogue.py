@@ -24,10 +24,13 @@ CONTENDERS = {
     "django": Contender("Django, Redis cache", open_django, ("django", "redis"), "redis"),
 }
 WITHOUT_STORE = "starlette"
+NEAR_SESSIONS = 10_000
+_NEAR = Contender("Greenroom, near cache", partial(open_cluster, near_sessions=NEAR_SESSIONS), (), "cluster")
 MEASURED = (
     Contender(BASE, open_forgetful, ()),
     _COOKIES,
     _STARSESSIONS,
     _MEMORY._replace(open=partial(open_memory, counted=False)),
     _CLUSTER._replace(open=partial(open_cluster, counted=False)),
+    _NEAR._replace(open=partial(open_cluster, counted=False, near_sessions=NEAR_SESSIONS)),
 )

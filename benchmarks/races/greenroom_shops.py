@@ -15,7 +15,11 @@ from benchmarks.races.calls import Calls, no_calls
 from benchmarks.races.shops import COOKIE, IDLE_SECONDS, USER, Shop
 from benchmarks.races.starlette_shops import starlette_shop
 from greenroom import BaseSessionStore, MemoryStore, new_session_id, store_from_url
+from greenroom.sessions import StoredSession
 from greenroom.web import Session, SessionMiddleware
+
+SECRET = "secret"
+"""The address under which workers of one app find the secret that they share."""
 
 _WRITES = (
     *("create", "update", "patch", "patch_stored", "replace_stored", "rotate"),
@@ -32,6 +36,8 @@ class _Counting:
             setattr(store, name, self._counted(getattr(store, name), writes=0))
         for name in _WRITES:
             setattr(store, name, self._counted(getattr(store, name), writes=1))
+        self._at_hand = store.at_hand
+        store.at_hand = self._counted_at_hand  # type: ignore[method-assign]  # as the others
 
     def _counted(
         self, method: Callable[..., Awaitable[Any]], *, writes: int
@@ -42,6 +48,11 @@ class _Counting:
             return method(*args, **options)
 
         return count_and_call
+
+    def _counted_at_hand(self, session_id: str) -> StoredSession | None:
+        found = self._at_hand(session_id)
+        self._reads += found is not None
+        return found
 
     async def calls(self) -> Calls:
         return Calls(self._reads, self._writes)
@@ -58,12 +69,14 @@ async def _tally(request: Request) -> Response:
 
 
 @asynccontextmanager
-async def _open_greenroom(store: BaseSessionStore, *, counted: bool) -> AsyncIterator[Shop]:
+async def _open_greenroom(
+    store: BaseSessionStore, addresses: Mapping[str, str], *, counted: bool
+) -> AsyncIterator[Shop]:
     calls = _Counting(store).calls if counted else no_calls
     async with store:
         await store.check()
         sessions = Session(
-            secret=secrets.token_hex(32),
+            secret=addresses.get(SECRET) or secrets.token_hex(32),
             store=store,
             cookie_name=COOKIE,
             host_prefix=False,  # the name that all of them use
@@ -85,14 +98,19 @@ async def _open_greenroom(store: BaseSessionStore, *, counted: bool) -> AsyncIte
 
 
 @asynccontextmanager
-async def open_memory(_addresses: Mapping[str, str], *, counted: bool = True) -> AsyncIterator[Shop]:
+async def open_memory(addresses: Mapping[str, str], *, counted: bool = True) -> AsyncIterator[Shop]:
     """Open the shop with Greenroom in the memory of this process."""
-    async with _open_greenroom(MemoryStore(), counted=counted) as shop:
+    async with _open_greenroom(MemoryStore(), addresses, counted=counted) as shop:
         yield shop
 
 
 @asynccontextmanager
-async def open_cluster(addresses: Mapping[str, str], *, counted: bool = True) -> AsyncIterator[Shop]:
-    """Open the shop with Greenroom on a cluster."""
-    async with _open_greenroom(store_from_url(addresses["cluster"]), counted=counted) as shop:
+async def open_cluster(
+    addresses: Mapping[str, str], *, counted: bool = True, near_sessions: int = 0
+) -> AsyncIterator[Shop]:
+    """Open the shop with Greenroom on a cluster; it may keep sessions near, see `near_sessions`."""
+    url = addresses["cluster"]
+    if near_sessions:
+        url += f"{'&' if '?' in url else '?'}near_sessions={near_sessions}"
+    async with _open_greenroom(store_from_url(url), addresses, counted=counted) as shop:
         yield shop

@@ -236,6 +236,13 @@ class ClusterStore(BaseSessionStore):
         reply = await runner.perform(request, operations.GET)
         return _stored(session_id, reply) if type(reply) is wire.Session else None
 
+    def at_hand(self, session_id: str) -> StoredSession | None:
+        """Return the session if it is kept here and may be shown; see `near_sessions`."""
+        if not self._settings.near_sessions or (place := locate_if_possible(session_id)) is None:
+            return None
+        kept = self._registry.current().hit(*place)
+        return None if kept is None else _stored(session_id, kept)
+
     async def update(self, session_id: str, session: SessionData, *, version: int | None = None) -> int:
         """Replace user, lifetime, label and data of a stored session; return its new version.
 

@@ -79,7 +79,10 @@ def digest_if_possible(session_id: str) -> bytes | None:
     """
     try:
         if _MINTED.fullmatch(session_id) is not None:  # needs no other check
-            return _digest(session_id)
+            # As `_digest` does, without the call: this is done for every operation.
+            hashed = _blank.copy()
+            hashed.update(session_id.encode())
+            return hashed.digest()
     except TypeError:  # no str, as the check below tells
         pass
     try:

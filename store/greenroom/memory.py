@@ -20,7 +20,8 @@ from greenroom.ids import digest_if_possible
 from greenroom.local_watches import Group, LocalWatches
 from greenroom.one_table import OneTableStore
 from greenroom.options import MEMORY_STORE
-from greenroom.replies import count_of
+from greenroom.replies import count_of, stored_session
+from greenroom.sessions import StoredSession
 from greenroom.table import UNBOUNDED, StateTable
 
 LOOKS_PER_CREATE = 4
@@ -90,6 +91,12 @@ class MemoryStore(OneTableStore):
             tell(UNKNOWN)
             return NoWatch()
         return self._watches.add(digest, state.expires_us, tell)
+
+    def at_hand(self, session_id: str) -> StoredSession | None:
+        """Return the session with its data encoded; see `BaseSessionStore.at_hand`."""
+        digest = digest_if_possible(session_id)
+        state = None if digest is None else self._table.live(digest, self._now())
+        return None if state is None else stored_session(session_id, state)
 
     async def _perform(self, command: Any) -> Any:
         if not self._watches.groups:

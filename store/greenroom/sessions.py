@@ -71,6 +71,7 @@ _OPERATIONS = frozenset(
         *("rotate", "modify"),
     }
 )
+_READS = frozenset({"get", "get_stored"})
 _SECRET_FIELDS = frozenset({"session_id", "data"})
 
 
@@ -217,6 +218,8 @@ class BaseSessionStore(WithEndings, ABC):
         for name, of_stored in (("get", "get_stored"), ("patch", "patch_stored")):
             if name in cls.__dict__ and of_stored not in cls.__dict__:
                 setattr(cls, of_stored, getattr(BaseSessionStore, of_stored))
+        if "at_hand" not in cls.__dict__ and not _READS.isdisjoint(cls.__dict__):
+            cls.at_hand = BaseSessionStore.at_hand  # type: ignore[method-assign]  # it must not pass by those
         if "suspends" not in cls.__dict__ and not _OPERATIONS.isdisjoint(cls.__dict__):
             cls.suspends = True  # what it does there may wait, whatever it is a kind of
 
@@ -356,6 +359,13 @@ class BaseSessionStore(WithEndings, ABC):
         """
         session = await self.get(session_id)
         return None if session is None else stored_form(session)
+
+    def at_hand(self, session_id: str) -> StoredSession | None:
+        """Return what `get_stored` would, if that takes no waiting; None: call `get_stored`.
+
+        Most requests only read their session, and a coroutine takes longer than that where it is in memory.
+        """
+        return None
 
     async def patch_stored(
         self,

@@ -44,19 +44,19 @@ def parted(text: str) -> tuple[str, Terms]:
     )
 
 
-class Lifetimes(NamedTuple):
-    """The lifetimes of one app."""
+class Lifetimes:
+    """The lifetimes of one app.
 
-    idle_us: int
-    absolute_us: int | None
+    `threshold_us` is how much time a session in use has left when it is extended. Five sixths: at most six
+    writes in an idle time, and an end at most a sixth of it too early.
+    """
 
-    @property
-    def threshold_us(self) -> int:
-        """How much time a session in use has left when it is extended.
+    __slots__ = ("absolute_us", "idle_us", "threshold_us")
 
-        Five sixths: at most six writes in an idle time, and an end at most a sixth of it too early.
-        """
-        return self.idle_us * 5 // 6
+    def __init__(self, idle_us: int, absolute_us: int | None) -> None:
+        self.idle_us = idle_us
+        self.absolute_us = absolute_us
+        self.threshold_us = idle_us * 5 // 6
 
     def under(self, terms: Terms) -> "Lifetimes":
         """Return those of a session with these terms."""

@@ -10,6 +10,7 @@ into that before this middleware can see them. (`await session.greenroom.save()`
 import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from functools import partial
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 from greenroom.errors import (
@@ -49,6 +50,8 @@ _SECURE = frozenset({"https", "wss"})
 _STARTS = {"http.response.start", "websocket.accept", "websocket.close", "websocket.http.response.start"}
 _WITH_HEADERS = _STARTS - {"websocket.close"}
 _ABSENT: Any = object()
+_VARY = (b"vary", b"Cookie")
+_first = itemgetter(0)
 
 _log = logging.getLogger("greenroom.web")
 
@@ -130,15 +133,21 @@ class SessionMiddleware:
             return
         headers = scope["headers"]
         visit = self.session.visit(
-            [value for name, value in headers if name == b"cookie"],
+            _cookies(headers),
             secure_transport=scope.get("scheme") in _SECURE,
             user_agent=partial(_user_agent, headers),
         )
         self.follow(scope, visit)
         exchange = _Exchange(visit, scope, receive, send)
-        before = _put_into(scope, visit)
+        if "session" in scope or VISITS_KEY in scope:
+            before = _put_into(scope, visit)
+        else:
+            before = None
+            scope["session"], scope[VISITS_KEY] = visit.session, (visit,)
         try:
-            error = None if visit.loaded else await self._loaded(visit)
+            # The usual, without a coroutine.
+            at_hand = visit.loaded or (self.autoload and visit.load_at_hand())
+            error = None if at_hand else await self._loaded(visit)
             if error is None:
                 await exchange.run(self.app)
             else:
@@ -234,12 +243,12 @@ class _Exchange:
         """Send a message of the app. Before the first one, save, and send the browser the new id."""
         if self._refused:
             return
-        visit = self._visit
+        visit, kind = self._visit, message["type"]
         if self._ended:
             await self._cut_off(message)
             return
-        if not visit.started and message["type"] in _STARTS:
-            with_headers = message["type"] in _WITH_HEADERS
+        if not visit.started and kind in _STARTS:
+            with_headers = kind in _WITH_HEADERS
             # A WebSocket that is closed before it was accepted carries no cookie.
             visit.started = not with_headers
             if message.get("status", 0) >= SERVER_ERROR:
@@ -258,7 +267,7 @@ class _Exchange:
             visit.started = True
             if with_headers:
                 message = _with_session_headers(message, visit)
-        elif self._streams or message.get("more_body") or message["type"] == "websocket.send":
+        elif self._streams or message.get("more_body") or kind == "websocket.send":
             await self._goes_on(message)
         try:
             await self._send(message)
@@ -356,6 +365,16 @@ def _user_agent(headers: Iterable[tuple[bytes, bytes]]) -> str:
     return next((value for name, value in headers if name == b"user-agent"), b"").decode("latin-1")
 
 
+def _cookies(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
+    """Return the values of the headers of this name. Browsers send a dozen others, which are not walked."""
+    pairs = headers if type(headers) is list else list(headers)
+    names = [*map(_first, pairs)]
+    found = names.count(b"cookie")
+    if found == 1:
+        return [pairs[names.index(b"cookie")][1]]
+    return [value for name, value in pairs if name == b"cookie"] if found else []
+
+
 def _put_into(scope: Scope, visit: Visit) -> tuple[Any, Any] | None:
     """Show a visit and its session in a scope; return what an outer middleware had put there, if any."""
     session, visits = scope.get("session", _ABSENT), scope.get(VISITS_KEY)
@@ -377,13 +396,17 @@ def _put_back(scope: Scope, session: Any, visits: Any) -> None:
 
 
 def _with_session_headers(message: Message, visit: Visit) -> Message:
-    cookies = visit.set_cookies()
+    cookies = () if visit.cookie is None and visit.moving is None else visit.set_cookies()
     # Also where the handler did not look: a cache must not hand one browser's cookie, or its end, to others.
     if not visit.accessed and not cookies:
         return message
     headers = list(message.get("headers", ()))
-    _vary_by_cookie(headers)
-    headers += [(b"set-cookie", cookie.encode("ascii")) for cookie in cookies]
+    if b"vary" in b"".join(map(_first, headers)).lower():
+        _vary_by_cookie(headers)
+    else:
+        headers.append(_VARY)
+    if cookies:
+        headers += [(b"set-cookie", cookie.encode("ascii")) for cookie in cookies]
     return {**message, "headers": headers}
 
 
@@ -394,4 +417,4 @@ def _vary_by_cookie(headers: list[tuple[bytes, bytes]]) -> None:
             if not named & {b"cookie", b"*"}:
                 headers[index] = (name, value + b", Cookie")
             return
-    headers.append((b"vary", b"Cookie"))
+    headers.append(_VARY)

@@ -69,7 +69,9 @@ class RequestSession(dict[Any, Any]):
 
     def mark_accessed(self) -> None:
         """Note that the handler looked at the session. Starlette calls this when its session is requested."""
-        self._greenroom_visit.note_look()
+        visit = self._greenroom_visit
+        if not (visit.seen and visit.accessed):
+            visit.note_look()
 
     # --- reading, as dict has it -------------------------------------------------------------------------
 
@@ -114,8 +116,10 @@ class RequestSession(dict[Any, Any]):
 
     def keys(self) -> KeysView[Any]:  # type: ignore[override]  # dict_keys cannot be named
         """Return the keys."""
-        self._greenroom_visit.before_reading()
-        return super().keys()
+        visit = self._greenroom_visit
+        if not (visit.seen and visit.accessed):
+            visit.before_reading()
+        return dict.keys(self)
 
     def values(self) -> ValuesView[Any]:  # type: ignore[override]  # as above
         """Return the values."""

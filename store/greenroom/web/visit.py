@@ -22,14 +22,14 @@ from types import NoneType
 from typing import Any
 from uuid import UUID
 
-from greenroom.codec import encode_data, encode_kept
-from greenroom.errors import UnsupportedError, UsageError
+from greenroom.codec import decode_data, encode_data, encode_kept
+from greenroom.errors import UnreadableSessionError, UnsupportedError, UsageError
 from greenroom.ids import handle_of, locate
 from greenroom.options import CALLS, LOGIN
 from greenroom.web.candidates import Candidates
 from greenroom.web.errors import degraded, newer, not_loaded, not_passed_on, over, started
 from greenroom.web.keeping import Keeping
-from greenroom.web.lifetimes import Lifetimes
+from greenroom.web.lifetimes import USUAL, Lifetimes, Terms
 from greenroom.web.moving import Moving
 from greenroom.web.saving import Saver
 from greenroom.web.state import EMPTY, Found, VisitState
@@ -65,10 +65,12 @@ class Visit(VisitState):
     `unavailable`: `load` failed and the app goes on anonymously. `accessed`: the handler looked at the
     session; `seen`: it did so since the session was loaded. `follow` adopts what the framework left in the
     session's place, if it replaces sessions; it is called before each save. `over`: the request has ended.
-    `sending` is what the server raised for the last message.
+    `sending` is what the server raised for the last message. `moving` brings a session from the library that
+    the app used before.
     """
 
     follow: Callable[[], None] | None = None
+    loaded = True
     accessed = False
     seen = False
     unavailable = False
@@ -77,8 +79,9 @@ class Visit(VisitState):
     sending: BaseException | None = None
     _cookie_of_load: str | None = None
     _alive_us = 0
-    _candidates: Candidates | None = None
-    _moving: Moving | None = None
+    _ids: dict[str, Terms] | None = None
+    _known_candidates: Candidates | None = None
+    moving: Moving | None = None
     _saver: Saver | None = None
 
     def __init__(
@@ -94,16 +97,12 @@ class Visit(VisitState):
         self.settings = keeping
         self._label = label
         self._secure_transport = secure_transport
-        self.loaded = True
         if cookies:
             self.has_cookie = True
-            ids = keeping.verified(cookies)
-            if ids:
-                self._candidates = Candidates(keeping, ids, moving)
+            self._ids = keeping.verified(cookies) or None
         if moving is not None:
-            self._moving = moving
-            self._candidates = self._candidates or Candidates(keeping, {}, moving)
-        if self._candidates is not None:
+            self.moving = moving
+        if self._ids is not None or moving is not None:
             self.loaded = False
             dict.__setitem__(session, _NOT_LOADED, _NOT_LOADED)
 
@@ -141,7 +140,7 @@ class Visit(VisitState):
 
     def set_cookies(self) -> Sequence[str]:
         """Return the values for Set-Cookie headers, once; empty if there are none."""
-        cookie, moving = self.cookie, self._moving
+        cookie, moving = self.cookie, self.moving
         removals = () if moving is None else moving.removals()
         if cookie is None:
             return removals
@@ -166,10 +165,8 @@ class Visit(VisitState):
         self.accessed = True
         if self.loaded and not self.seen:
             self.seen = True
-            self.touched = self.touched or self._is_nested()
-
-    def _is_nested(self) -> bool:
-        return not _FIXED.issuperset(map(type, dict.values(self.session)))
+            if not self.touched:
+                self.touched = not _FIXED.issuperset(map(type, dict.values(self.session)))
 
     def before_asking(self) -> None:
         """Note that the handler changes or requests something. Raises SessionNotLoadedError."""
@@ -244,7 +241,7 @@ class Visit(VisitState):
             self.note_logout()
 
     def _leave_to_later_version(self) -> None:
-        candidates = self._candidates
+        candidates = self._known_candidates
         if candidates is None or not candidates.newer or self.stored is not None:
             return
         if not self.ending and not self.logging_in:
@@ -271,25 +268,49 @@ class Visit(VisitState):
         session counts as none, and its cookie is cleared, unless a later version may have stored it. There is
         none either if the cookies belong to several users, whose sessions are then ended.
         """
-        candidates = self._candidates
-        if self.loaded or candidates is None:
+        if self.loaded or self.load_at_hand():
             return
+        candidates = self._candidates()
         self.take(await candidates.find())
         if self.stored is not None:
             self.terms = candidates.terms_of(self.stored.session_id)
-        if self._moving is not None and self._moving.has_found(self.stored):
+        if self.moving is not None and self.moving.has_found(self.stored):
             self.has_cookie = True  # with the response
         elif candidates.refused:
             self.cookie = self._cookie_of_load = self.settings.cookie.clearing_header()
         self.loaded = True
+
+    def load_at_hand(self) -> bool:
+        """Load the session that the cookie names if the store has it at hand; return whether it is loaded.
+
+        Most requests bring one cookie, and what else `load` has to think of does not arise.
+        """
+        if self.loaded:
+            return True
+        ids = self._ids
+        if ids is None or len(ids) != 1 or self.moving is not None:
+            return False
+        ((session_id, terms),) = ids.items()
+        settings = self.settings
+        stored = settings.store.at_hand(session_id)
+        if stored is None:
+            return False
+        try:
+            data = decode_data(stored.data)
+        except UnreadableSessionError:
+            return False  # `load` meets it again, and says so
+        settings.events.counts["loads"] += 1
+        self.terms = terms
+        self.take((stored, data))
+        self.loaded = True
+        return True
 
     async def reload(self) -> None:
         """Read the session again, discarding unsaved changes."""
         if not self.loaded:
             await self.load()
         elif self.stored is not None and not self.unavailable:
-            self._candidates = self._candidates or Candidates(self.settings, {})
-            found = await self._candidates.read(self.stored.session_id)
+            found = await self._candidates().read(self.stored.session_id)
             self.lost = found is None
             if found is not None:
                 self.take(found)
@@ -309,12 +330,12 @@ class Visit(VisitState):
         dict.clear(session)
         self.seen = False
         if found is None:
-            self.stored, self.user_id, self.snapshot = None, None, EMPTY
-            self.base = EMPTY
+            self.stored = self.user_id = None
+            self.snapshot = self.base = EMPTY
             return
         self.stored = stored = found[0]
-        self.user_id, self.snapshot = stored.user_id, stored.data
-        self.base = stored.data
+        self.user_id = stored.user_id
+        self.snapshot = self.base = stored.data
         dict.update(session, found[1])
 
     def adopt(self, value: object) -> None:
@@ -327,7 +348,7 @@ class Visit(VisitState):
             return
         self.touched = True
         if means_delete(value):
-            if not self.ending and (self.stored is not None or self._candidates):
+            if not self.ending and (self.stored is not None or self._candidates()):
                 self.loaded = True  # to delete it, one need not have read it
                 self.logout()
             return
@@ -339,13 +360,26 @@ class Visit(VisitState):
         self.replace_contents(data)
 
     def is_quiet(self) -> bool:
-        """Whether there is nothing to save: no one looked at the session, and it is not about to expire."""
-        if self.touched or self.follow is not None or self._moving is not None or self.over:
+        """Whether `save` would find nothing to do: nothing has changed, and the session need not be extended.
+
+        Most requests change nothing, and this takes no coroutine. Raises UsageError as `save` does.
+        """
+        if self.follow is not None or self.moving is not None or self.over:
             return False
         stored = self.stored
+        if self.touched and not self.closed:
+            if self.lost or self.unavailable or not self.loaded:
+                return False
+            if self.ending or self.rotating or self.everywhere is not None:
+                return False
+            if encode_kept(dict(dict.items(self.session)), self.snapshot) is not self.snapshot:
+                return False
         if stored is None or self.lost or self.closed:
             return True
-        return stored.expires_us - self.settings.now_us() >= self.own_lifetimes.threshold_us
+        lifetimes = self.settings.lifetimes
+        if self.terms is not USUAL:
+            lifetimes = lifetimes.under(self.terms)
+        return stored.expires_us - self.settings.now_us() >= lifetimes.threshold_us
 
     async def save(self) -> bool:
         """Write the changes and do what the handler requested, shielded from cancellation.
@@ -359,7 +393,7 @@ class Visit(VisitState):
         if self.follow is not None:
             self.follow()
             # Such a framework hands out what is in its scope without our noticing.
-            self.touched = self.touched or self._is_nested()
+            self.touched = self.touched or not _FIXED.issuperset(map(type, dict.values(self.session)))
         if not self.loaded:
             return True
         if self.unavailable:
@@ -371,11 +405,11 @@ class Visit(VisitState):
         if encoded is self.snapshot and not self.is_asked:
             stored, now_us = self.stored, self.settings.now_us
             if stored is None or stored.expires_us - now_us() >= self.own_lifetimes.threshold_us:
-                return self._moving is None or await self._with_old_ended(self._moving)
+                return self.moving is None or await self._with_old_ended(self.moving)
         if dict.__len__(self.session):
             self._leave_to_later_version()
         saved = await self._saving().save(encoded)
-        return saved and (self._moving is None or await self._with_old_ended(self._moving))
+        return saved and (self.moving is None or await self._with_old_ended(self.moving))
 
     async def _with_old_ended(self, moving: Moving) -> bool:
         """End the visitor's session in the old library, if the browser can be told; return True."""
@@ -397,10 +431,13 @@ class Visit(VisitState):
 
     def _saving(self) -> Saver:
         if self._saver is None:
-            if self._candidates is None:
-                self._candidates = Candidates(self.settings, {})
-            self._saver = Saver(self.settings, self, self._candidates, self._label)
+            self._saver = Saver(self.settings, self, self._candidates(), self._label)
         return self._saver
+
+    def _candidates(self) -> Candidates:
+        if self._known_candidates is None:
+            self._known_candidates = Candidates(self.settings, self._ids or {}, self.moving)
+        return self._known_candidates
 
     def go_on_anonymously(self) -> None:
         """Go on after `load` failed: the session reads as empty, and writing raises UnavailableError."""
@@ -424,8 +461,8 @@ class Visit(VisitState):
     def close(self) -> None:
         """Save nothing from now on."""
         self.closed = True
-        if self._moving is not None and self._moving.has_found(self.stored):
-            self._leave_old_cookie(self._moving)
+        if self.moving is not None and self.moving.has_found(self.stored):
+            self._leave_old_cookie(self.moving)
 
     def refuse(self) -> None:
         """Save nothing from now on; if `load` was to clear the cookie, leave that to the next request."""
@@ -441,7 +478,7 @@ class Visit(VisitState):
 def visit_in(scope: Mapping[str, Any], keeping: Keeping) -> Visit | None:
     """Return the visit that the middleware of this `Session` has put into a scope, if it has."""
     visit: Visit
-    for visit in scope.get(VISITS_KEY, ()):
+    for visit in scope.get(VISITS_KEY) or ():
         if visit.settings is keeping:
             return visit
     return None
