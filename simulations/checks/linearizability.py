@@ -16,7 +16,7 @@ Times are nanoseconds of CLOCK_MONOTONIC, comparable between the processes of on
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path as FilePath
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -223,14 +223,12 @@ def _written(state: State, operation: Operation, key: str, data: Leaves) -> Stat
 # --- the search ------------------------------------------------------------------------------------------
 
 
-class Configuration(NamedTuple):
-    """Where a search may stand: the number of a state, and which operations still under way it has placed.
+Configuration: TypeAlias = tuple[int, int]
+"""Where a search may stand: the number of a state, and which operations still under way it has placed.
 
-    Sets of operations are integers with a bit for each: a long search compares very many of them.
-    """
-
-    state: int
-    placed: int
+Sets of operations are integers with a bit for each: a long search compares very many of them. It also makes
+very many configurations, and a named tuple takes several times as long to make.
+"""
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -281,31 +279,31 @@ class _Search:
         self.endless = _bits(operations, lambda operation: operation.kind == "expire")
         self._reached: list[_Reach] = []
         self._numbers: dict[State, int] = {}
-        self.configurations: set[Configuration] = {
-            Configuration(self._number(State(floors=() if apart else None)), 0)
-        }
+        self.configurations: set[Configuration] = {(self._number(State(floors=() if apart else None)), 0)}
 
     @property
     def states(self) -> tuple[State, ...]:
         """The states that are possible now."""
-        return tuple({self._reached[configuration.state].state for configuration in self.configurations})
+        return tuple({self._reached[state].state for state, _ in self.configurations})
 
     def complete(self, index: int) -> bool:
         """Keep the configurations that explain this operation's result; False if there are none."""
-        completed = 1 << index
+        completed, under_way, endless = 1 << index, self.open, self.endless
         found: set[Configuration] = set()
         seen = {self._settled(state, placed) for state, placed in self.configurations}
         stack = list(seen)
+        at = self._at
         while stack:
             state, placed = stack.pop()
             if placed & completed:
-                found.add(Configuration(state, placed & ~completed))
+                found.add((state, placed & ~completed))
                 continue
-            free = self.open & ~placed
-            for other, following in self._at(state).moves:
+            free = under_way & ~placed
+            for other, following in at(state).moves:
                 if not other & free:
                     continue
-                configuration = self._settled(following, placed | other & ~self.endless)
+                # As `_settled` does, without the call.
+                configuration = (following, placed | other & ~endless | at(following).observing & under_way)
                 if configuration not in seen:
                     self._spend()
                     seen.add(configuration)
@@ -362,7 +360,7 @@ class _Search:
         They change nothing, so leaving one for later explains no more than placing it now. (Not so a delete
         that finds nothing: later it may have something to delete.)
         """
-        return Configuration(state, placed | self._at(state).observing & self.open)
+        return state, placed | self._at(state).observing & self.open
 
     def _least(self, reached: set[Configuration]) -> set[Configuration]:
         """Drop a configuration if another with the same state has used up fewer of the unknown operations.
@@ -380,7 +378,7 @@ class _Search:
             for candidate in sorted(used, key=int.bit_count):
                 if not any(smaller & ~candidate == 0 for smaller in minimal):
                     minimal.append(candidate)
-            kept |= {Configuration(state, known | part) for part in minimal}
+            kept |= {(state, known | part) for part in minimal}
         return kept
 
 
