@@ -37,6 +37,7 @@ at once may overwrite each other.
 _SIBLINGS = {
     "demo.md": "The demo: requests, errors and lost writes while processes are killed",
     "durable.md": "What durability costs, and how soon sessions are back from disk",
+    "near.md": "What a near cache saves, and what it costs those who write",
     "tls.md": "What TLS costs",
     "costs.md": "What one operation consists of, stage by stage",
     "pages.md": "What sessions cost the pages of a web app",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 os.environ.setdefault("COREDIS_OPTIMIZED", "true")
 
 import coredis
+import coredis.cache
 
 from benchmarks.contenders.key_value import KeyValueClient
 
@@ -22,7 +23,10 @@ class CoredisClient(KeyValueClient):
         super().__init__(addresses)
         host, _, port = addresses["redis"].rpartition(":")
         pool = coredis.ConnectionPool(host=host, port=int(port), max_connections=CONNECTIONS_MAX)
-        self._redis: coredis.Redis[bytes] = coredis.Redis(connection_pool=pool)
+        self._redis: coredis.Redis[bytes] = self._connected(pool)
+
+    def _connected(self, pool: "coredis.ConnectionPool") -> "coredis.Redis[bytes]":
+        return coredis.Redis(connection_pool=pool)
 
     async def close(self) -> None:
         """Disconnect."""
@@ -35,3 +39,11 @@ class CoredisClient(KeyValueClient):
     async def write(self, key: str, value: bytes, lifetime_seconds: int) -> None:
         """SET with a time to live."""
         await self._redis.set(key, value, ex=lifetime_seconds)
+
+
+class CoredisNearClient(CoredisClient):
+    """GET from a cache in the process, which Redis invalidates (client-side caching by tracking)."""
+
+    def _connected(self, pool: "coredis.ConnectionPool") -> "coredis.Redis[bytes]":
+        cache = coredis.cache.TrackingCache(max_keys=100_000)
+        return coredis.Redis(connection_pool=pool, cache=cache)

@@ -1,0 +1,1 @@
+"""What a near cache saves who reads, and costs who writes."""
