@@ -244,7 +244,7 @@ class _Exchange:
         if self._refused:
             return
         visit, kind = self._visit, message["type"]
-        if self._ended:
+        if self._ending is not None and self._ending.ended:
             await self._cut_off(message)
             return
         if not visit.started and kind in _STARTS:
