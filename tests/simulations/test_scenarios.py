@@ -18,6 +18,16 @@ def test_a_story_breaks_no_rule_and_keeps_its_bound(name: str) -> None:
     assert outcome.longest_unavailable_seconds <= outcome.bound_seconds
 
 
+def test_links_are_renewed_and_no_shard_changes_its_configuration() -> None:
+    """No lease is lost, though all renew theirs at once, and some faster than there are beacons."""
+    outcome, world = scenarios.run_scenario("renewed_links")
+    assert (outcome.violations, outcome.answered) == ([], outcome.operations)
+    assert outcome.longest_unavailable_seconds <= outcome.bound_seconds
+    assert world.network.happened["link replaced"] > 50
+    began = min(strike.at for strike in world.recording.strikes)
+    assert [each for each in world.recording.configurations if each.at >= began] == []
+
+
 def test_every_story_can_be_read() -> None:
     for name in scenarios.names():
         story = scenarios.load(name)
