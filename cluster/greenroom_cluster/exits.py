@@ -25,10 +25,11 @@ greenroom: tractor, which runs the processes of a cluster, is not installed. Ins
         and greenroom @ file:///DIST/greenroom-0.1.0-py3-none-any.whl)"""
 
 CRYPTOGRAPHY_MISSING = """\
-greenroom: cryptography, with which `greenroom certs` works, is not installed. Install it too:
+greenroom: cryptography, which makes certificates, is not installed. Install it too:
   pip:  pip install "cryptography>=42"
   uv:   the command by which greenroom-cluster was installed, with --with "cryptography>=42" """
-_MISSING = {"tractor": TRACTOR_MISSING, "cryptography": CRYPTOGRAPHY_MISSING}
+MISSING = {"tractor": TRACTOR_MISSING, "cryptography": CRYPTOGRAPHY_MISSING}
+"""By library, what to do where it is not installed."""
 
 
 _ending = False
@@ -68,7 +69,7 @@ def errors_told() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        missing = _MISSING.get((error.name or "").partition(".")[0])
+        missing = MISSING.get((error.name or "").partition(".")[0])
         if missing is None:
             raise
         fail(missing, EXIT_FAILED)

@@ -407,6 +407,20 @@ def test_missing_tractor_prints_how_to_install_it(arguments: list[str], status: 
     assert "Traceback" not in result.stderr
 
 
+def test_a_demo_over_tls_without_cryptography_says_how_to_install_it() -> None:
+    """And does not exit with 1, which would say that something was lost."""
+    code = (
+        "import sys; sys.modules['cryptography'] = None; sys.argv = ['greenroom', 'demo', '--tls'];"
+        "from greenroom_cluster.cli import main; main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert result.returncode == 2
+    assert 'pip install "cryptography>=42"' in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 async def run_async(*arguments: str) -> subprocess.CompletedProcess[bytes]:
     return await trio.run_process(
         [*COMMAND, *arguments], capture_stdout=True, capture_stderr=True, check=False

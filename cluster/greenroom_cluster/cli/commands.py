@@ -19,7 +19,7 @@ from greenroom_cluster.demo.settings import SECONDS as DEMO_SECONDS
 from greenroom_cluster.escaping import printable
 from greenroom_cluster.exits import (
     EXIT_FAILED,
-    TRACTOR_MISSING,
+    MISSING,
     errors_told,
     fail,
 )
@@ -88,10 +88,10 @@ def greenroom(
     del version
 
 
-def _need_tractor(status: int = EXIT_FAILED) -> None:
-    """Report a missing tractor before any process is started: it would only be restarted in vain."""
-    if importlib.util.find_spec("tractor") is None:
-        fail(TRACTOR_MISSING, status)
+def _need(library: str, status: int = EXIT_FAILED) -> None:
+    """Report what is missing before any process is started: it would only be restarted in vain."""
+    if importlib.util.find_spec(library) is None:
+        fail(MISSING[library], status)
 
 
 @app.command()
@@ -99,7 +99,7 @@ def _need_tractor(status: int = EXIT_FAILED) -> None:
 def up(settings: LocalClusterSettings, *, json: options.Json = False) -> None:
     """Run a whole cluster on this machine until Ctrl-C."""
     warn_of_removed_variables()
-    _need_tractor()
+    _need("tractor")
     from greenroom_cluster.cli.cluster_up import run_up
 
     settings.check()
@@ -319,13 +319,30 @@ def demo(
             show_default=False,
         ),
     ] = "",
+    tls: Annotated[
+        bool,
+        typer.Option(
+            "--tls",
+            help="Speak TLS, by certificates that are made for this run and end with it.",
+            envvar="GREENROOM_DEMO_TLS",
+        ),
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Run the demo: a shop on three nodes, shoppers, kills, and every cart checked afterwards."""
     from greenroom_cluster.demo.command import EXIT_FAILED as DEMO_FAILED
     from greenroom_cluster.demo.command import run_demo
 
-    _need_tractor(DEMO_FAILED)
+    for library in ("tractor", "cryptography") if tls else ("tractor",):
+        _need(library, DEMO_FAILED)
     raise typer.Exit(
-        run_demo(json=json, seconds=seconds, browsers=browsers, seed=seed, durability=durability, store=store)
+        run_demo(
+            json=json,
+            seconds=seconds,
+            browsers=browsers,
+            seed=seed,
+            durability=durability,
+            store=store,
+            tls=tls,
+        )
     )

@@ -34,6 +34,7 @@ def run_demo(
     seed: int = 0,
     durability: Durability = "none",
     store: str = "",
+    tls: bool = False,
 ) -> int:
     """Run the demo and return the exit status.
 
@@ -50,7 +51,9 @@ def run_demo(
             markup=False,
         )
         return EXIT_FAILED
-    settings = DemoSettings(seconds=seconds, browsers=browsers, seed=seed, durability=durability, store=store)
+    settings = DemoSettings(
+        seconds=seconds, browsers=browsers, seed=seed, durability=durability, store=store, tls=tls
+    )
     # What the demo tells, its stage shows; stdout is for the result alone.
     logs.configure(LogSettings(level="error"))
     try:

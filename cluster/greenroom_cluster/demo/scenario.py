@@ -71,7 +71,8 @@ async def play(settings: DemoSettings, stage: Stage) -> DemoResult:
     begun = trio.current_time()
     verdict = Verdict()
     coordinators = f"{COORDINATORS} coordinators" if settings.store else "a coordinator"
-    stage.step(f"starting {coordinators} and {NODES} nodes of {ACTORS} actors")
+    secured = ", with TLS" if settings.tls else ""
+    stage.step(f"starting {coordinators} and {NODES} nodes of {ACTORS} actors{secured}")
     with _cluster_settings(settings) as cluster_settings:
         recoveries = await _on_a_cluster(cluster_settings, settings, verdict, stage)
     return verdict.result(
@@ -83,6 +84,7 @@ async def play(settings: DemoSettings, stage: Stage) -> DemoResult:
         durability=settings.durability,
         recover_all_seconds=recoveries.everything.seconds,
         store=settings.store,
+        tls=settings.tls,
         new_leader_seconds=recoveries.new_leader_seconds,
     )
 
@@ -113,6 +115,7 @@ def _cluster_settings(settings: DemoSettings) -> Iterator[LocalClusterSettings]:
             listen="127.0.0.1:0",
             coordinator_listen="127.0.0.1:0",
             data_dir=data_dir,
+            tls=settings.tls,
             restart_nodes=False,
             process=ProcessOptions(logs=LogSettings(level="error")),
         )

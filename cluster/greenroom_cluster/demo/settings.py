@@ -19,7 +19,8 @@ class DemoSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`seconds` of shopping, besides starting and checking, by `browsers` at once, with dice from `seed`.
 
     With a `durability` there is one more act, in which everything is killed at once. With a `store`, where
-    etcd keeps the map of two coordinators, there is one in which the one that leads is killed.
+    etcd keeps the map of two coordinators, there is one in which the one that leads is killed. With `tls` all
+    processes of the cluster, and the shop's, have certificates that are made for this run.
     """
 
     seconds: float = SECONDS
@@ -27,6 +28,7 @@ class DemoSettings(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     durability: Durability = "none"
     store: str = ""
+    tls: bool = False
 
     @property
     def etcd(self) -> EtcdOptions:

@@ -43,6 +43,7 @@ class DemoResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     recover_all_seconds: float | None = None
     store: str = ""
     new_leader_seconds: float | None = None
+    tls: bool = False
 
     @property
     def exit_code(self) -> int:
@@ -151,6 +152,7 @@ class Verdict:
         recover_all_seconds: float | None = None,
         store: str = "",
         new_leader_seconds: float | None = None,
+        tls: bool = False,
     ) -> DemoResult:
         """Return the figures."""
         latencies = sorted(self._latencies)
@@ -177,6 +179,7 @@ class Verdict:
             recover_all_seconds=recover_all_seconds,
             store=store,
             new_leader_seconds=new_leader_seconds,
+            tls=tls,
         )
 
 

@@ -85,6 +85,26 @@ async def test_the_demo_loses_nothing_and_leaves_nothing_behind() -> None:
 
 @pytest.mark.trio
 @pytest.mark.system
+async def test_a_demo_over_tls_loses_nothing_and_recovers_as_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    demo = await run_demo(nothing, "--tls")
+    assert demo.process.returncode == 0, demo.stderr.decode()
+    assert b", with TLS" in demo.stderr
+    result = json.loads(demo.stdout)
+    assert result["tls"] is True
+    assert (result["lost_writes"], result["wrong_carts"], result["resurrected"]) == (0, 0, 0)
+    assert (result["stale_reads"], result["user_errors"]) == (0, 0), result["problems"]
+    assert result["confirmed_writes"] > 50
+    assert 0 < result["recover_actor_seconds"] < 5
+    assert 0 < result["recover_node_seconds"] < 8
+    assert demo.alive() == []
+    assert files_in(tmp_path) == [], "no key is left"
+
+
+@pytest.mark.trio
+@pytest.mark.system
 @pytest.mark.timeout(400)
 async def test_a_durable_demo_loses_nothing_when_all_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
