@@ -58,6 +58,7 @@ PURE = (
     "greenroom_cluster.disk.replay",
     "greenroom_cluster.keeper",
     "greenroom_cluster.links",
+    "greenroom_cluster.metrics",
     "greenroom_cluster.node",
     "greenroom_cluster.planning",
     "greenroom_cluster.restarts",

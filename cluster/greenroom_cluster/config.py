@@ -71,7 +71,7 @@ INSECURE = Flag(
 )
 
 HTTP = Flag(
-    help="Address of an HTTP port for operators: /livez, /readyz, /status.json.",
+    help="Address of an HTTP port for operators: /livez, /readyz, /metrics, /status.json.",
     shown_default="none",
 )
 

@@ -1,66 +1,72 @@
 """A node, as its HTTP port sees it."""
 
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from greenroom.cluster_map import ClusterMap
 from greenroom.errors import UnavailableError
-from greenroom_cluster.inspection import ClusterStatus, inspect_actors, summarize
+from greenroom_cluster.http.gathering import gather, tell_self
+from greenroom_cluster.metrics.readings import Reading, Readings
+from greenroom_cluster.node.agent import Agent
+from greenroom_cluster.runtime.connection_readings import tell_connections
+from greenroom_cluster.runtime.coordinator_link import CoordinatorLink
+from greenroom_cluster.runtime.listener import Listener
 from greenroom_cluster.runtime.proving import Keys
+from greenroom_cluster.runtime.supervision import Supervisor
+
+if TYPE_CHECKING:
+    from greenroom_cluster.inspection import ClusterStatus
 
 
-class Child(Protocol):
-    """An actor's process."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether it has said that it serves."""
-
-
-class Standing(Protocol):
-    """How the node stands with the coordinator."""
-
-    @property
-    def joined(self) -> bool:
-        """Whether the coordinator has registered it."""
-
-    @property
-    def serving(self) -> bool:
-        """Whether it has not been asked to stop."""
-
-
+@dataclass(frozen=True, slots=True)
 class NodeView:
-    """What one node tells. `children` returns its actors' processes, `newest_map` the map that it follows."""
+    """What one node with so many actors tells. `supervisor` returns None before it runs."""
 
-    def __init__(
-        self,
-        standing: Standing,
-        actors: int,
-        children: Callable[[], Mapping[str, Child]],
-        newest_map: Callable[[], ClusterMap | None],
-        keys: Keys | None,
-    ) -> None:
-        self._standing = standing
-        self._actors = actors
-        self._children = children
-        self._newest_map = newest_map
-        self._keys = keys
+    name: str
+    actors: int
+    agent: Agent
+    link: CoordinatorLink
+    listener: Listener
+    keys: Keys | None
+    supervisor: Callable[[], Supervisor | None]
 
     def objection(self) -> str:
         """Return why this node does not serve now; empty if it does."""
-        if not self._standing.serving:
+        if not self.agent.serving:
             return "this node stops"
-        if not self._standing.joined:
+        if not self.agent.joined:
             return "this node has not joined the cluster yet"
-        ready = sum(child.ready for child in self._children().values())
-        return "" if ready >= self._actors else f"{ready} of {self._actors} actors serve"
+        supervisor = self.supervisor()
+        children = {} if supervisor is None else supervisor.children
+        ready = sum(child.ready for child in children.values())
+        return "" if ready >= self.actors else f"{ready} of {self.actors} actors serve"
 
-    async def look(self) -> ClusterStatus:
+    async def look(self) -> "ClusterStatus":
         """Return the state of the whole cluster, by the map that this node has.
 
         Raises UnavailableError if it has none yet.
         """
-        cluster_map = self._newest_map()
+        cluster_map = self.link.map
         if cluster_map is None:
             raise UnavailableError("this node has not got the cluster map yet")
-        return summarize(cluster_map, await inspect_actors(cluster_map, credentials=self._keys))
+        # Only here: few nodes are ever asked.
+        from greenroom_cluster.inspection import inspect_actors, summarize
+
+        return summarize(cluster_map, await inspect_actors(cluster_map, credentials=self.keys))
+
+    async def readings(self) -> Mapping[str, Sequence[Reading]]:
+        """Return what this node and its actors tell, by their names."""
+        readings, supervisor = Readings(), self.supervisor()
+        tell_self(readings, self.keys, ready=not self.objection())
+        readings.tell("greenroom_coordinator_reachable", float(self.link.up))
+        readings.tell("greenroom_coordinator_away_seconds", self.link.away_seconds)
+        if (cluster_map := self.link.map) is not None:
+            readings.tell("greenroom_map_version", cluster_map.version)
+            readings.tell("greenroom_map_shards", cluster_map.shard_count)
+        tell_connections(readings, self.listener)
+        children = {} if supervisor is None else supervisor.children
+        ready = {name: child.ready for name, child in children.items()}
+        told = await gather(supervisor, children, "greenroom_actor_up")
+        for name, each in ready.items():
+            told[name] = [Reading("greenroom_actor_ready", float(each)), *told[name]]
+        return {self.name: readings.all, **told}

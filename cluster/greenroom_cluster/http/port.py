@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 OPTION = "--http (GREENROOM_HTTP)"
 VISITORS_MAX = 64
-_PACKAGES = {"hypercorn": "hypercorn", "starlette": "starlette"}
+_PACKAGES = {"hypercorn": "hypercorn", "prometheus_client": "prometheus-client", "starlette": "starlette"}
 _RETRY_SECONDS = 0.1
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 

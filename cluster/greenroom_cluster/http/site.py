@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from greenroom.errors import UnavailableError, UsageError
 from greenroom.tls.standing import Proven
 from greenroom_cluster.http.door import Asked, Refusal
+from greenroom_cluster.http.exposition import expose
 from greenroom_cluster.http.guard import Guard
 from greenroom_cluster.http.looks import Looks
 from greenroom_cluster.http.view import View
@@ -58,10 +59,12 @@ class Site:
         self._view = view
         self._guard = guard
         self._looks = Looks(view)
+        self._scrape = trio.Lock()
         routes = [
             Route("/livez", self._livez),
             Route("/readyz", self._readyz),
             Route("/status.json", self._status),
+            Route("/metrics", self._metrics),
         ]
         gate: Any = _Gate(Starlette(routes=routes), guard)  # typed by Starlette, not by Hypercorn
         self._app = wrap_app(gate, 0, "asgi")
@@ -112,6 +115,16 @@ class Site:
         except trio.TooSlowError:
             return _json({"healthy": False, "error": "the cluster did not answer in time"}, 503)
         return _json(status_document(found))
+
+    async def _metrics(self, request: Request) -> Response:
+        """Return the metrics of this process and its children, for Prometheus."""
+        if (refusal := self._refusal(request)) is not None:
+            return _refused(refusal)
+        async with self._scrape:
+            told = await self._view.readings()
+            # In a thread: with hundreds of actors it takes as long as a heartbeat may be late.
+            text, kind = await trio.to_thread.run_sync(expose, told, request.headers.get("accept", ""))
+        return Response(text, headers={"content-type": kind})
 
     def _refusal(self, request: Request) -> Refusal | None:
         """Return why who asks is not shown the state of the cluster; None if it is."""

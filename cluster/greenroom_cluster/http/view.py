@@ -1,8 +1,12 @@
 """What a process tells at its HTTP port."""
 
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
-from greenroom_cluster.inspection import ClusterStatus
+from greenroom_cluster.metrics.readings import Reading
+
+if TYPE_CHECKING:
+    from greenroom_cluster.inspection import ClusterStatus
 
 
 class View(Protocol):
@@ -11,5 +15,8 @@ class View(Protocol):
     def objection(self) -> str:
         """Return why this process does not serve now; empty if it does."""
 
-    async def look(self) -> ClusterStatus:
+    async def look(self) -> "ClusterStatus":
         """Return the state of the whole cluster. Raises UnavailableError, UsageError."""
+
+    async def readings(self) -> Mapping[str, Sequence[Reading]]:
+        """Return what this process and its children tell, by their names."""

@@ -13,8 +13,10 @@ from greenroom.negotiation import Agreement
 from greenroom_cluster.coordination.messages import Proposal
 from greenroom_cluster.links.outbox import DiskEffect, Line, LinkChange, Outbox, Rare, are_bulk
 from greenroom_cluster.links.sync_news import SyncNews
+from greenroom_cluster.metrics.traffic import Traffic
 from greenroom_cluster.shard.effects import HostEffect
 from greenroom_cluster.shard.inputs import (
+    ClientRequests,
     ConnectionClosed,
     HostInput,
     LinkDown,
@@ -86,6 +88,8 @@ class CoreRunner(ABC, Generic[PeerLine]):
         self._armed_ns: float = math.inf
         self._write: Callable[[list[DiskEffect]], None] | None = None
         self._news: SyncNews | None = None
+        self.traffic = Traffic()
+        """What has passed through so far."""
 
     def write_with(self, write: Callable[[list[DiskEffect]], None], news: SyncNews) -> None:
         """Hand what is for the disk to this; a core without a disk asks for nothing.
@@ -175,6 +179,11 @@ class CoreRunner(ABC, Generic[PeerLine]):
         if self._failed:
             return
         began_ns = self._now_ns()
+        kind = type(event)
+        if kind is PeerMessages:
+            self.traffic.heard(event.messages, began_ns)  # type: ignore[union-attr]  # kind says which
+        elif kind is ClientRequests:
+            self.traffic.asked(event.requests)  # type: ignore[union-attr]  # as above
         try:
             # Compared here, for most often there is nothing to take.
             if news is not None and news.newest is not news.taken and (synced := news.take()) is not None:
@@ -197,6 +206,7 @@ class CoreRunner(ABC, Generic[PeerLine]):
             self._rearm(deadline_ns)
         ended_ns = self._now_ns()
         spent_ns = ended_ns - began_ns
+        self.traffic.steps.note(spent_ns)
         if spent_ns > LONG_STEP_NS:
             self._took_long(event, spent_ns, core.spent(ended_ns, spent_ns))
         if news is not None and news.look_out(awaited=core.awaits_disk):
@@ -208,13 +218,16 @@ class CoreRunner(ABC, Generic[PeerLine]):
             self.step(synced)
 
     def _perform(self, effects: list[HostEffect]) -> None:
+        traffic = self.traffic
         rare, to_peers, to_clients = self._outbox.sort(effects)
         if rare is not None:
             self._perform_rare(rare)
         for line, messages in to_peers.items():
+            traffic.sent(messages, self._now_ns)
             line.send(messages)
         for client, replies in to_clients:
             client.send(replies)
+            traffic.replied(replies)
         if rare is None:
             return
         if rare.proposals:

@@ -5,6 +5,7 @@ import os
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from greenroom_cluster.pace import Pace
 from greenroom_cluster.planning.placement import node_of
 from greenroom_cluster.proof_options import ProofOptions
 from greenroom_cluster.runtime.actor_disk import DiskSettings, OpenedDisk, open_disk
+from greenroom_cluster.runtime.actor_readings import actor_readings
 from greenroom_cluster.runtime.auditing import Audited
 from greenroom_cluster.runtime.budget import buffer_bytes
 from greenroom_cluster.runtime.clocks import now_ns, wall_us
@@ -355,6 +357,7 @@ async def run_actor(settings: ActorSettings, started: Started) -> None:
         actor.driver.step(MemoryMeasured(resident_bytes()))
         address = actor.listener.address(settings.advertise_host)
         _log.info("actor_started", slot=settings.slot, address=address)
+        started.answer_with(partial(actor_readings, core, actor.driver, actor.listener, settings.slot))
         started(address, standing)
         async with open_tasks() as nursery:
             nursery.start_soon(keep_policy, now_ns)

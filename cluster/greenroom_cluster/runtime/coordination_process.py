@@ -30,6 +30,7 @@ from greenroom_cluster.runtime.reloading import Terminal
 from greenroom_cluster.runtime.supervision import (
     ChildProcess,
     ChildSpec,
+    Supervisor,
     open_supervisor,
 )
 from greenroom_cluster.runtime.tasks import open_tasks
@@ -100,7 +101,7 @@ async def run_coordinator_process(settings: CoordinatorProcessSettings) -> None:
         etcd=settings.etcd if settings.etcd.store else None,
     )
 
-    coordinator = _Coordinator(settings.cluster, join_address(host, port), credentials)
+    coordinator = _Coordinator(join_address(host, port), credentials)
     http = None if not settings.http else coordinator.http_port(settings)
     terminal = Terminal()
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
@@ -115,6 +116,7 @@ async def run_coordinator_process(settings: CoordinatorProcessSettings) -> None:
             ) as supervisor,
             open_tasks() as services,
         ):
+            coordinator.supervisor = supervisor
             if http is not None:
                 services.start_soon(http.run)
             supervisor.start_child(
@@ -133,25 +135,23 @@ async def run_coordinator_process(settings: CoordinatorProcessSettings) -> None:
 class _Coordinator:
     """The coordinator's process, as its supervisor sees it."""
 
-    def __init__(self, cluster: str, address: str, keys: Keys | None) -> None:
-        self._cluster = cluster
+    def __init__(self, address: str, keys: Keys | None) -> None:
         self._address = address
         self._keys = keys
-        self._serves = False
+        self.supervisor: Supervisor | None = None
 
     def on_ready(self, process: ChildProcess) -> None:
-        """Note that it serves."""
-        self._serves = True
+        """Tell that it serves."""
         _log.info("coordinator_serves", address=self._address, pid=process.pid)
 
-    def on_exit(self, _process: ChildProcess) -> None:
-        """Note that it has ended."""
-        self._serves = False
+    def on_exit(self, process: ChildProcess) -> None:
+        """Do nothing: it is started again."""
+        del process
 
     def http_port(self, settings: CoordinatorProcessSettings) -> HttpPort:
         """Return the HTTP port of this process. Raises UsageError."""
-        view = CoordinatorView(self._address, self._cluster, self._keys, lambda: self._serves)
+        view = CoordinatorView(self._address, settings.cluster, self._keys, lambda: self.supervisor)
         insecure = settings.insecure_plaintext_beyond_loopback
         return HttpPort(
-            HttpSettings(self._cluster, settings.http, settings.tls, self._keys, insecure=insecure), view
+            HttpSettings(settings.cluster, settings.http, settings.tls, self._keys, insecure=insecure), view
         )

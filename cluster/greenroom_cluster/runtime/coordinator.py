@@ -4,7 +4,6 @@ A map is written while the loop goes on reading. If it cannot be written, the pr
 """
 
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -32,17 +31,22 @@ from greenroom_cluster.coordination.service import CoordinationService
 from greenroom_cluster.coordination.storage import StorageFailedError
 from greenroom_cluster.etcd_options import EtcdOptions
 from greenroom_cluster.links.handshake import IDENTITY_BYTES
+from greenroom_cluster.metrics.coordination import tell_map
+from greenroom_cluster.metrics.decisions import Decisions
+from greenroom_cluster.metrics.readings import NS, Readings, Spread
 from greenroom_cluster.planning.controller import ControllerSettings
 from greenroom_cluster.proof_options import ProofOptions
 from greenroom_cluster.runtime.adoption import maps_of
 from greenroom_cluster.runtime.auditing import audit_of, tell
 from greenroom_cluster.runtime.clocks import now_ns, wall_us
 from greenroom_cluster.runtime.connection import FramedConnection
+from greenroom_cluster.runtime.connection_readings import tell_connections
 from greenroom_cluster.runtime.descriptors import raise_descriptor_limit
 from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Service
 from greenroom_cluster.runtime.map_publisher import MapPublisher
 from greenroom_cluster.runtime.map_store import Kept, MapStore, kept_in_file
 from greenroom_cluster.runtime.proving import keys_of
+from greenroom_cluster.runtime.supervised import Started
 from greenroom_cluster.runtime.tasks import open_tasks
 from greenroom_cluster.tls_options import ServerTlsOptions
 
@@ -119,6 +123,18 @@ class CoordinatorServer:
         self._tasks: trio.Nursery | None = None
         self._wake = trio.Event()
         self._room = trio.Event()
+        self._decisions = Decisions()
+        self._writes = Spread()
+
+    def readings(self) -> bytes:
+        """Return all readings of this coordinator, which leads."""
+        readings = Readings()
+        readings.tell("greenroom_coordinator_leads", 1)
+        tell_map(readings, self.map)
+        self._decisions.tell(readings)
+        readings.tell_spread("greenroom_map_write_seconds", self._writes, NS)
+        tell_connections(readings, self.listener)
+        return readings.encoded()
 
     @property
     def map(self) -> ClusterMap | None:
@@ -155,6 +171,7 @@ class CoordinatorServer:
                 if told:
                     raise RemoteProtocolError(told)
                 audit.asked(messages)
+                self._decisions.asked(messages)
                 self._wake.set()
                 while self._service.crowded:
                     await self._room.wait()
@@ -194,7 +211,9 @@ class CoordinatorServer:
         for effect in effects:
             match effect:
                 case fx.Persist(map=decided, vouched=vouched):
+                    began_ns = now_ns()
                     await self.store.save(decided, vouched=vouched)
+                    self._writes.note(now_ns() - began_ns)
                     return True
                 case fx.Publish(map=decided, delta=delta):
                     self._publisher.publish(decided, delta)
@@ -216,6 +235,7 @@ class CoordinatorServer:
     def _send(self, effect: fx.Reply | fx.Subscribe) -> None:
         connection, role = self._connections.get(effect.connection, (None, ""))
         if isinstance(effect, fx.Reply):
+            self._decisions.answered(effect.messages)
             self._tell(effect, gone=connection is None)
         if connection is None:
             return
@@ -244,7 +264,14 @@ class CoordinatorServer:
             del self._audits[reply.connection]
 
 
-async def run_coordinator(settings: CoordinatorServerSettings, started: Callable[[str], None]) -> None:
+def standing_by() -> bytes:
+    """Return all readings of a coordinator that does not lead."""
+    readings = Readings()
+    readings.tell("greenroom_coordinator_leads", 0)
+    return readings.encoded()
+
+
+async def run_coordinator(settings: CoordinatorServerSettings, started: Started) -> None:
     """Run a coordinator until cancelled; `started(address)` is called once it serves, or stands by.
 
     Raises UsageError for impossible options, MapDamagedError, StorageFailedError.
@@ -254,15 +281,14 @@ async def run_coordinator(settings: CoordinatorServerSettings, started: Callable
         await _run_on_etcd(settings, settings.etcd, started)
         return
     server = CoordinatorServer(settings)
+    started.answer_with(server.readings)
     address = server.listener.address(settings.advertise_host)
     _log.info("coordinator_started", address=address, data_dir=settings.data_dir)
     started(address)
     await server.run()
 
 
-async def _run_on_etcd(
-    settings: CoordinatorServerSettings, options: EtcdOptions, started: Callable[[str], None]
-) -> None:
+async def _run_on_etcd(settings: CoordinatorServerSettings, options: EtcdOptions, started: Started) -> None:
     """Stand by, and serve whenever this coordinator leads."""
     # Only here: httpx is an extra.
     from greenroom_cluster.runtime.etcd_store import open_candidate
@@ -270,10 +296,15 @@ async def _run_on_etcd(
     address = join_address(settings.advertise_host or settings.host, settings.port)
     async with open_candidate(options, settings.options, address) as candidate:
         _log.info("coordinator_stands_by", address=address, store=options.store)
+        started.answer_with(standing_by)
         started(address)
         while True:
             async with candidate.leading() as kept:
                 server = CoordinatorServer(settings, kept)
                 candidate.on_cease = server.say_goodbye
+                started.answer_with(server.readings)
                 _log.info("coordinator_leads", address=address, version=kept.map.version)
-                await server.run()
+                try:
+                    await server.run()
+                finally:
+                    started.answer_with(standing_by)

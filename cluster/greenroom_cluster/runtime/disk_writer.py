@@ -22,6 +22,7 @@ from greenroom_cluster.disk.journal import DiskFailedError, Journal
 from greenroom_cluster.links.disk_schedule import DiskSchedule, End, Measure, Step, Sync, Wait
 from greenroom_cluster.links.outbox import DiskEffect
 from greenroom_cluster.links.sync_news import SyncNews
+from greenroom_cluster.metrics.readings import Spread
 from greenroom_cluster.shard.disk_log import DiskStalledError
 from greenroom_cluster.shard.effects import DropBefore, Persist
 from greenroom_cluster.shard.inputs import DiskMeasured, Synced
@@ -58,11 +59,20 @@ class DiskWriter:
         self._leave = leave
         self._note = note
         self.news = SyncNews()
+        self.syncs = Spread()
+        """The times of all syncs so far, in nanoseconds."""
+        self.free_bytes = 0
+        """The room on the disk when it was last measured."""
         self._schedule = DiskSchedule(0 if interval_seconds is None else ns(interval_seconds))
         self._words: SimpleQueue[None] = SimpleQueue()
         self._full, self._slow = _OnceAMinute(), _OnceAMinute()
         self._thread = Thread(target=self._run, name="disk", daemon=True)
         self._thread.start()
+
+    @property
+    def log_bytes(self) -> int:
+        """How large the log is."""
+        return self._journal.stored_bytes
 
     async def close(self) -> None:
         """Return once all that was written is on stable storage, and the journal is closed."""
@@ -131,6 +141,7 @@ class DiskWriter:
         began_ns = time.monotonic_ns()
         journal = self._journal
         journal.sync()
+        self.syncs.note(time.monotonic_ns() - began_ns)
         position = self._schedule.ended()
         self._note(journal.synced)
         synced = Synced(position, journal.synced, journal.stored_bytes)
@@ -146,6 +157,7 @@ class DiskWriter:
         except OSError:
             return  # a disk that fails shows when it is written
         free_bytes = found.f_bavail * found.f_frsize
+        self.free_bytes = free_bytes
         short = self._schedule.measured(free_bytes)
         self._tell(DiskMeasured(free_bytes))
         if short and self._full.is_due():

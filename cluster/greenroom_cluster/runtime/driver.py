@@ -24,6 +24,7 @@ from greenroom_cluster.disk.journal import DiskFailedError
 from greenroom_cluster.links.core_runner import Core, CoreRunner
 from greenroom_cluster.links.outbox import CloseLink, DiskEffect, LinkChange, OpenLink
 from greenroom_cluster.links.sync_news import SyncNews
+from greenroom_cluster.metrics.readings import Spread
 from greenroom_cluster.runtime.clocks import now_ns, wall_us
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.disk_writer import end_for_disk
@@ -68,6 +69,12 @@ class Writer(Protocol):
     """Writes what the core persists; see `DiskWriter`."""
 
     news: SyncNews
+    syncs: Spread
+    free_bytes: int
+
+    @property
+    def log_bytes(self) -> int:
+        """How large the log is."""
 
     def write(self, effects: list[DiskEffect]) -> None:
         """Do these. Raises DiskFailedError."""
@@ -86,6 +93,8 @@ class Driver(CoreRunner[FramedConnection]):
         self._make_proposals: Callable[[list[Proposal]], None] | None = None
         self.roles = RoleReport()
         self._directory = Path()
+        self.writer: Writer | None = None
+        """What writes to the disk, if anything does."""
         self._armed_ns = -math.inf
         self._wake = trio.Event()
 
@@ -96,7 +105,7 @@ class Driver(CoreRunner[FramedConnection]):
 
     def keep_with(self, writer: Writer, directory: Path) -> None:
         """Write what the core persists, which is below this directory."""
-        self._directory = directory
+        self._directory, self.writer = directory, writer
         self.write_with(writer.write, writer.news)
 
     def take_report(self, event: Synced | DiskMeasured) -> None:

@@ -15,6 +15,7 @@ import itertools
 import os
 import socket
 import traceback
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -158,7 +159,8 @@ class Listener:
         # If few files may be open, most of them are for clients.
         self._clients_max = min(settings.connections_max, max(within - RESERVED_CONNECTIONS, within * 3 // 4))
         self._open_max = min(self._clients_max + RESERVED_CONNECTIONS, within)
-        self._clients = 0
+        self.served: Counter[str] = Counter()
+        """How many connections are served, by the role of their hello."""
         limited = self._clients_max < settings.connections_max
         if limited:
             _log.warning(
@@ -372,18 +374,17 @@ class Listener:
         await self._take_in(connection, said=said)
         if not await self._perform(effects, connection, hello.role, number):
             return
-        is_client = hello.role == wire.ROLE_CLIENT
-        self._clients += is_client
+        self.served[hello.role] += 1
         try:
             # What proves who it is has served its purpose, and may be a token.
             await self._services[hello.role].handle(connection, replace(hello, auth=b""), number)
         finally:
-            self._clients -= is_client
+            self.served[hello.role] -= 1
 
     def _answer_to(
         self, hello: wire.Hello, connection: FramedConnection, uncertified: Uncertified
     ) -> list[DoorEffect]:
-        crowded = self._crowded if self._clients >= self._clients_max else None
+        crowded = self._crowded if self.served[wire.ROLE_CLIENT] >= self._clients_max else None
         identity = None if connection.proven is None else connection.proven.identity
         return self._door.receive(
             hello, self._clock_us(), crowded, identity, self._challenge(connection), uncertified

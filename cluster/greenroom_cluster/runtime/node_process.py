@@ -126,11 +126,13 @@ class Node:
     def _http_port(self, keys: Keys | None, tokens: Tokens | None) -> HttpPort:
         settings = self._settings
         view = NodeView(
-            self._agent,
+            settings.name,
             settings.node.actors,
-            lambda: {} if self._supervisor is None else self._supervisor.children,
-            lambda: self._link.map,
+            self._agent,
+            self._link,
+            self._server.listener,
             keys,
+            lambda: self._supervisor,
         )
         insecure = settings.insecure_plaintext_beyond_loopback
         return HttpPort(

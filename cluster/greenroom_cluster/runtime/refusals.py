@@ -3,6 +3,7 @@
 Whoever can reach a port can cause these lines, so there is one limit for all of them.
 """
 
+from collections import Counter
 from typing import Protocol
 
 import structlog
@@ -23,6 +24,9 @@ UNTRUSTED = "tls"
 _WARNED_OF = frozenset({NOT_ALLOWED.code, SECRET_REQUIRED.code, TLS_REQUIRED.code, UNTRUSTED})
 _limited_log = LimitedLog(structlog.get_logger(__name__))
 
+refused: Counter[str] = Counter()
+"""How many connections this process has refused or ended so, by code."""
+
 
 class Refused(Protocol):
     """A connection, as the log names it."""
@@ -32,6 +36,7 @@ class Refused(Protocol):
 
 def tell_refused(connection: Refused, code: str, detail: str, *, number: int = 0) -> None:
     """Log that a connection is refused or ended, and why. `number`: as a listener counts them."""
+    refused[code] += 1
     known = {"number": number} if number else {}
     fields: dict[str, object] = {"remote": connection.remote, **known, "reason": code, "detail": detail}
     if code == UNABLE:
@@ -44,11 +49,13 @@ def tell_refused(connection: Refused, code: str, detail: str, *, number: int = 0
 
 def tell_crowded(code: str) -> None:
     """Log that somebody is refused because there are too many: nothing that they have done."""
+    refused[code] += 1
     _limited_log.warning("connection_refused", reason=code)
 
 
 def tell_barred(host: str) -> None:
     """Log that somebody is refused who has shown too much that is no token."""
+    refused[BARRED] += 1
     detail = "ten hellos from there within a minute held no token that is known"
     _limited_log.warning("connection_refused", remote=host, reason=BARRED, detail=detail)
 

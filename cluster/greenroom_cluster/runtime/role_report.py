@@ -4,9 +4,11 @@ from collections import Counter
 from typing import Any
 
 from greenroom_cluster.shard.effects import Transition
+from greenroom_cluster.shard.roles.role import Role
 
 _REASONS_MAX = 8
 _GONE = "none"
+_CHANGED = tuple(role.value.replace(" ", "_") for role in Role)
 
 
 class RoleReport:
@@ -15,6 +17,8 @@ class RoleReport:
     def __init__(self) -> None:
         self._roles: dict[int, str] = {}
         self._reasons: Counter[str] = Counter()
+        self.changes: Counter[str] = Counter(dict.fromkeys(_CHANGED, 0))
+        """How many replicas have taken each role, or other members in it, so far."""
 
     def note(self, transition: Transition) -> None:
         """Take a transition in."""
@@ -23,6 +27,7 @@ class RoleReport:
         else:
             self._roles[transition.shard] = transition.role
         self._reasons[transition.reason] += 1
+        self.changes[transition.role.replace(" ", "_")] += 1
 
     def take(self) -> dict[str, Any] | None:
         """Return the fields of a log line, None if nothing happened since the last one.

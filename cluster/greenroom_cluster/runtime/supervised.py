@@ -4,7 +4,7 @@ It sends `{"ready": address}` once the function says so, with the `Standing` of 
 `{"beat": n}` throughout, with `"goes_on"` if a long start has got further, and `{"refused": text}` if the
 settings are impossible (UsageError), which no restart changes. It receives `{"stop": True}`, which
 cancels the function; the process exits after the function has cleaned up. At `{"reload": True}` it reads its
-certificates anew.
+certificates anew. `{"ask": True}` is answered by `{"readings": bytes}`.
 
 The process exits by `os._exit`, so the supervision library's teardown, which may wait for a peer that is
 gone, cannot delay its end.
@@ -49,6 +49,9 @@ class Started(Protocol):
     def goes_on(self) -> None:
         """Say that a start which takes long has got further. Any thread may call this."""
 
+    def answer_with(self, readings: Callable[[], bytes]) -> None:
+        """Answer the supervisor by these readings when it asks for some; before, by none."""
+
 
 Work = Callable[[Any, Started], Awaitable[None]]
 
@@ -81,12 +84,25 @@ class _Reports:
         self._stream = stream
         self._tasks = tasks
         self._goes_on = False
+        self._readings: Callable[[], bytes] = bytes
 
     def __call__(self, address: str, disk: Standing = Standing()) -> None:  # noqa: B008  it is frozen
         self._tasks.start_soon(self._stream.send, {"ready": address, **msgspec.structs.asdict(disk)})
 
     def goes_on(self) -> None:
         self._goes_on = True
+
+    def answer_with(self, readings: Callable[[], bytes]) -> None:
+        self._readings = readings
+
+    async def answer(self) -> None:
+        """Send readings. A failure to make them is no failure of the process."""
+        try:
+            readings = self._readings()
+        except Exception:  # noqa: BLE001  as above
+            _log.exception("readings_failed")
+            readings = b""
+        await self._stream.send({"readings": readings})
 
     async def beat(self, seconds: float) -> None:
         """Send heartbeats until cancelled."""
@@ -98,12 +114,14 @@ class _Reports:
             await trio.sleep(seconds)
 
 
-async def _obey(stream: MessageStream, work: trio.CancelScope) -> None:
+async def _obey(stream: MessageStream, work: trio.CancelScope, reports: _Reports) -> None:
     async for message in stream:
         if message.get("stop"):
             work.cancel()
         if message.get("reload"):
             reload_all()
+        if message.get("ask"):
+            await reports.answer()
 
 
 def leave(status: int) -> NoReturn:
@@ -125,7 +143,7 @@ async def run_supervised(
             scope = trio.CancelScope()
             reports = _Reports(stream, nursery)
             nursery.start_soon(reports.beat, beat_seconds)
-            nursery.start_soon(_obey, stream, scope)
+            nursery.start_soon(_obey, stream, scope, reports)
             ended = EXIT_RETURNED
             with scope:
                 try:

@@ -16,6 +16,7 @@ Prior art: Erlang/OTP's supervisor behaviour (one_for_one, intensity and period)
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -68,10 +69,14 @@ class ChildSpec(msgspec.Struct, frozen=True):
 class ChildProcess:
     """One incarnation of a child. `exit_status` is negative for a signal, None while it lives.
 
-    `disk` is what it keeps there, as it said when it was ready.
+    `disk` is what it keeps there, as it said when it was ready. `question` is set to have it asked for
+    readings, and `answered` once `readings` have come; it is None while nobody waits for any.
     """
 
-    __slots__ = ("address", "disk", "exit_status", "handle", "incarnation", "name")
+    __slots__ = (
+        *("address", "answered", "disk", "exit_status", "handle"),
+        *("incarnation", "name", "question", "readings"),
+    )
 
     def __init__(self, name: str, incarnation: bytes) -> None:
         self.name = name
@@ -80,6 +85,9 @@ class ChildProcess:
         self.address = ""
         self.disk = supervised.Standing()
         self.exit_status: int | None = None
+        self.question = trio.Event()
+        self.answered: trio.Event | None = None
+        self.readings = b""
 
     @property
     def ready(self) -> bool:
@@ -152,6 +160,21 @@ class Supervisor:
         self._idle = trio.Event()
         self._idle.set()
         self.failure: RestartLimitError | UsageError | None = None
+        self.starts: Counter[str] = Counter()
+        """How often each child was started."""
+
+    async def ask(self, name: str, seconds: float) -> bytes | None:
+        """Return a child's readings; None if it does not answer in time, or does not run."""
+        child = self._running.get(name)
+        if child is None:
+            return None
+        if child.answered is None:  # else a question is under way, which a child that hangs gets once
+            child.answered = trio.Event()
+            child.question.set()
+        answered = child.answered
+        with trio.move_on_after(seconds):
+            await answered.wait()
+        return child.readings if answered.is_set() else None
 
     @property
     def children(self) -> dict[str, ChildProcess]:
@@ -203,6 +226,7 @@ class Supervisor:
         try:
             while not self._stopping.is_set():
                 child = ChildProcess(spec.name, os.urandom(16))
+                self.starts[spec.name] += 1
                 self._running[spec.name] = child
                 keeper.start(time.monotonic_ns())
                 await self._run(spec, child)
@@ -315,6 +339,7 @@ class Supervisor:
                 ):
                     tasks.start_soon(self._send_stop, stream)
                     tasks.start_soon(self._send_reloads, stream)
+                    tasks.start_soon(self._send_questions, stream, child)
                     async for message in stream:
                         self._heard(child, message)
         except Exception as error:  # noqa: BLE001  a broken conversation ends this incarnation only
@@ -337,6 +362,10 @@ class Supervisor:
                 address=child.address,
             )
             self._on_ready(child)
+        elif "readings" in message and child.answered is not None:
+            child.readings = message["readings"]
+            answered, child.answered = child.answered, None
+            answered.set()
         elif "refused" in message and not child.ready:
             self.failure = UsageError(message["refused"])
             self._tasks.cancel_scope.cancel()
@@ -344,6 +373,12 @@ class Supervisor:
     async def _send_stop(self, stream: Any) -> None:
         await self._stopping.wait()
         await stream.send({"stop": True})
+
+    async def _send_questions(self, stream: Any, child: ChildProcess) -> None:
+        while True:
+            await child.question.wait()
+            child.question = trio.Event()
+            await stream.send({"ask": True})
 
     async def _send_reloads(self, stream: Any) -> None:
         while True:

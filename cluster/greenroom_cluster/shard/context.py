@@ -32,6 +32,7 @@ class Context:
     `current` holds the running incarnation of each slot, `dead` the incarnations that are known dead. Whose
     disk is nearly full is `short`, this one or a peer; it may be more than are known. `near_ns` is what peers
     are told: for how long clients may show what primaries here have answered, 0 until one asks for that.
+    `expired` counts the sessions that primaries here found over.
     """
 
     __slots__ = (
@@ -41,6 +42,7 @@ class Context:
         "current",
         "dead",
         "effects",
+        "expired",
         "grace_ns",
         "incarnation",
         "lease_ns",
@@ -70,6 +72,7 @@ class Context:
         self.stall_ns = ns(settings.stall_seconds)
         self.acknowledge_ns = ns(settings.acknowledge_seconds)
         self.near_ns = 0
+        self.expired = 0
 
     # --- the map --------------------------------------------------------------------------------------------
 

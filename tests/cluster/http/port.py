@@ -12,6 +12,7 @@ import trio
 from greenroom.errors import UnavailableError
 from greenroom_cluster.http.port import HttpPort, HttpSettings
 from greenroom_cluster.inspection import ClusterStatus, ShardStatus
+from greenroom_cluster.metrics.readings import Reading
 from greenroom_cluster.tls_options import ServerTlsOptions
 
 CLUSTER = "shop"
@@ -33,6 +34,9 @@ class FakeView:
 
     def objection(self) -> str:
         return self.told
+
+    async def readings(self) -> dict[str, list[Reading]]:
+        return {"n1": [Reading("greenroom_ready", 1.0)]}
 
     async def look(self) -> ClusterStatus:
         self.looks += 1

@@ -122,6 +122,20 @@ async def test_the_state_is_shown_to_who_has_the_token_of_the_secret(tmp_path: P
     assert "full" not in none.text + wrong.text
 
 
+async def test_metrics_are_shown_in_the_form_that_is_asked_for(tmp_path: Path) -> None:
+    keys = secret(tmp_path)
+    async with open_port(keys=keys) as port:
+        assert (await get(port, "/metrics")).status_code == 401
+        shown = {"authorization": f"Bearer {keys.http_token()}"}
+        newer = await get(port, "/metrics", accept="application/openmetrics-text; version=1.0.0", **shown)
+        older = await get(port, "/metrics", **shown)
+    assert newer.headers["content-type"].startswith("application/openmetrics-text")
+    assert newer.text.endswith("# EOF\n")
+    assert older.headers["content-type"].startswith("text/plain")
+    for answer in (newer, older):
+        assert 'greenroom_ready{process="n1"} 1.0' in answer.text
+
+
 async def test_the_secret_itself_is_no_token(tmp_path: Path) -> None:
     keys = secret(tmp_path)
     text = (tmp_path / "secret").read_text().strip()

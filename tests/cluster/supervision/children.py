@@ -1,6 +1,7 @@
 """What the supervised processes of these tests run."""
 
 import ctypes
+import itertools
 import os
 import resource
 import signal
@@ -102,3 +103,17 @@ async def _be_ready(started: Started) -> None:
     """Return when the supervisor has been told."""
     started("says")
     await trio.testing.wait_all_tasks_blocked()
+
+
+async def answer(settings: ServeSettings, started: Started) -> None:
+    """Tell how often it was asked."""
+    asked = itertools.count(1)
+    started.answer_with(lambda: b"%d" % next(asked))
+    started("here")
+    await trio.sleep_forever()
+
+
+async def answer_with_an_error(settings: ServeSettings, started: Started) -> None:
+    started.answer_with(lambda: b"%d" % (1 // 0))
+    started("here")
+    await trio.sleep_forever()

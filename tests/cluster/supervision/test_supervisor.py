@@ -356,3 +356,43 @@ async def test_killed_supervisor_leaves_no_process(moment: str) -> None:
                 await handle.wait_exited()
         for handle in handles:
             handle.close()
+
+
+# --- readings --------------------------------------------------------------------------------------------
+
+
+async def test_a_child_answers_what_it_is_asked() -> None:
+    seen = Observer()
+    async with supervising(seen) as supervisor:
+        supervisor.start_child(ChildSpec("a", children.answer, ServeSettings))
+        supervisor.start_child(serve("b"))
+        await seen.until(lambda: len(seen.ready) == 2)
+        assert await supervisor.ask("a", 10) == b"1"
+        assert await supervisor.ask("a", 10) == b"2"
+        assert await supervisor.ask("b", 10) == b"", "it has nothing to tell"
+        assert await supervisor.ask("nobody", 10) is None
+        assert supervisor.starts == {"a": 1, "b": 1}
+
+
+async def test_a_child_that_stands_still_is_asked_once() -> None:
+    """However often somebody waits for it: else its channel would fill."""
+    seen = Observer()
+    async with supervising(seen) as supervisor:
+        supervisor.start_child(ChildSpec("a", children.answer, ServeSettings))
+        await seen.until(lambda: bool(seen.ready))
+        os.kill(seen.ready[0].pid, signal.SIGSTOP)
+        for _ in range(20):
+            assert await supervisor.ask("a", 0.01) is None
+        os.kill(seen.ready[0].pid, signal.SIGCONT)
+        assert await supervisor.ask("a", 10) == b"1"
+        assert await supervisor.ask("a", 10) == b"2"
+
+
+async def test_a_child_that_cannot_tell_goes_on() -> None:
+    seen = Observer()
+    async with supervising(seen) as supervisor:
+        supervisor.start_child(ChildSpec("a", children.answer_with_an_error, ServeSettings))
+        await seen.until(lambda: bool(seen.ready))
+        for _ in range(2):
+            assert await supervisor.ask("a", 10) == b""
+        assert not seen.exited

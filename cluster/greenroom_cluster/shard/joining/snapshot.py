@@ -56,6 +56,11 @@ class SnapshotSender(Transfer):
         self._chunk_bytes = chunk_bytes
 
     @property
+    def progress(self) -> tuple[int, int]:
+        """How many of its sessions were sent, and how many there are."""
+        return self._position, len(self._sessions)
+
+    @property
     def named(self) -> bool:
         """Whether a session in it belongs to another namespace than `default`."""
         return any(len(key) > DIGEST_BYTES for key in self._digests)

@@ -27,6 +27,11 @@ class Transfer:
         self.told = log.appended
 
     @property
+    def progress(self) -> tuple[int, int]:
+        """How many of its sessions were sent, and how many there are."""
+        return 0, 0
+
+    @property
     def named(self) -> bool:
         """Whether a session in it belongs to another namespace than `default`."""
         return False

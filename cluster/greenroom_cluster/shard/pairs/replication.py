@@ -7,7 +7,7 @@ from greenroom_cluster.shard.settings import ns
 from greenroom_cluster.shard.state.copy import Copy
 from greenroom_cluster.shard.state.log import record_bytes
 from greenroom_cluster.shard.state.memory import CLIENT_BYTES, REPLY_BYTES
-from greenroom_cluster.shard.state.records import Command, Record
+from greenroom_cluster.shard.state.records import Command, Expire, Record
 
 KEPT_FRACTION = 4
 """What part of the log that may wait for recipients is kept for former members: one in so many."""
@@ -81,6 +81,8 @@ class Replication:
     def decide(self, now_ns: int, time_us: int, command: Command, client: bytes = b"") -> int:
         """Log a decision of the primary itself, which removes sessions and adds no more than a reply."""
         size = record_bytes(command)
+        if isinstance(command, Expire):
+            self._context.expired += len(command.digests)
         return self.append(now_ns, time_us, client, command, size, size + REPLY_BYTES + CLIENT_BYTES)
 
     def decided(self) -> int:

@@ -1,0 +1,1 @@
+"""What processes count, and how that is told to Prometheus."""
