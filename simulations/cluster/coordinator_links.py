@@ -38,12 +38,13 @@ class CoordinatorLink:
         sender: bytes,
         role: str = wire.ROLE_PEER,
         remembered: Remembered = NOTHING_REMEMBERED,
+        keeper_of: str = "",
     ) -> None:
         self.on_map: Callable[[ClusterMap], None] = _nothing
         self.on_decisions: Callable[[tuple[Decision, ...]], None] = _nothing
         self.on_up: Callable[[], None] = _nothing
         self.on_down: Callable[[], None] = _nothing
-        self._session = CoordinatorSession(sender, remembered)
+        self._session = CoordinatorSession(sender, remembered, keeper_of)
         self._process = process
         self._calls = 0
         self._answered: dict[int, Callable[[Accepted | Rejected | None], None]] = {}

@@ -250,6 +250,10 @@ class Stage:
         self.note(f"node {name} starts")
         return process
 
+    def keeps(self, node: str) -> bool:
+        """Whether the actors of a node keep what they hold in directories."""
+        return self.directories.durability(node) != "none"
+
     def zone_of(self, node: str) -> str:
         """Return the zone in which a node is."""
         return self.zones.setdefault(node, self._zone(int(node[1:])))

@@ -46,6 +46,9 @@ class Surroundings(Protocol):
     def zone_of(self, node: str) -> str:
         """Return the zone in which a node is."""
 
+    def keeps(self, node: str) -> bool:
+        """Whether the actors of a node keep what they hold in directories."""
+
     def make_actor(self, node: str, slot: str) -> ActorProcess:
         """Make an actor's process, which does not serve yet."""
 
@@ -94,7 +97,8 @@ class SupervisorProcess(Process):
         self._armed = -1
         self._publisher = Publisher(network, lambda message: surroundings.encode([message]))
         self._keepers: dict[str, Keeper] = {}
-        self.link = CoordinatorLink(self, surroundings.codec, identity)
+        keeper_of = node if surroundings.keeps(node) else ""
+        self.link = CoordinatorLink(self, surroundings.codec, identity, keeper_of=keeper_of)
 
     @property
     def host_identity(self) -> str:

@@ -4,6 +4,7 @@
 import msgspec
 
 from greenroom_cluster.coordination import operators, rules
+from greenroom_cluster.coordination.adoption import Adoption
 from greenroom_cluster.coordination.coordinator import Coordinator
 from greenroom_cluster.coordination.draft import Draft
 from greenroom_cluster.coordination.marks import Marks
@@ -79,6 +80,18 @@ FORGOTTEN_TOO_EARLY = msgspec.structs.replace(
     ),
 )
 """Both members of a shard end, and while others read their directories, their nodes are forgotten."""
+
+GIVEN_UP_TOO_EARLY = msgspec.structs.replace(
+    SMALL,
+    start_seconds=(0.05, 6.0),
+    seconds=12.0,
+    faults=(
+        Fault(700, "crash node", "node of backup of shard 0", 1.5),
+        Fault(1800, "crash all nodes", "coordinator", 0.3, 2.0),
+        *(Fault(2200 + 150 * number, "forget node", f"node n{number % 2}") for number in range(40)),
+    ),
+)
+"""A primary that was alone reads its directory, and while the map is made anew, its node is forgotten."""
 
 ASKED_ONCE = msgspec.structs.replace(ALL_CUT, repropose_seconds=120.0)
 """The same, and nobody asks again for what has not been answered."""
@@ -400,6 +413,12 @@ def _(patches: Patches) -> None:
 def _(patches: Patches) -> None:
     """Of a node that is back, `forget-node` means all directories in which nobody has registered yet."""
     patches.set(operators, "_opening", lambda draft, abandoned: [])
+
+
+@mutant("gives up for a new map what is being read", budget=50, plan=GIVEN_UP_TOO_EARLY)
+def _(patches: Patches) -> None:
+    """While the map is made anew, a node is given up though it is back, and reads its directory."""
+    patches.set(Adoption, "_hear", lambda self, now_ns, node: None)
 
 
 @mutant("believes any clock when it comes back", budget=50, plan=CLOCKS_AHEAD)

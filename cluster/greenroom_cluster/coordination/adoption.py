@@ -5,7 +5,7 @@ could know a later one: a change is decided on the proposal of a member (or of t
 on disk before it is sent. So every member of that configuration, and everybody whom a change proposed at it
 would have made a member, must be heard by a directory, or be given up by an operator; what they know may name
 others, and so on (`witnesses`). A shard that no directory knows is not begun: it may be in one that has yet
-to come.
+to come. Nobody is given up whose node runs: it may be reading its directory.
 
 Then the map begins a new lineage with the members of each shard, all known dead, and their directories. Who
 goes on with a shard is decided by their heirs' claims, as after any power cut (`recovery`).
@@ -28,6 +28,7 @@ from greenroom_cluster.coordination.messages import (
     CoordinatorReply,
     DeclareDead,
     ForgetNode,
+    Heartbeat,
     KnownShard,
     Rejected,
     ShowDirectory,
@@ -42,6 +43,9 @@ ADOPTING = "adopting"
 
 SETTLE_SECONDS = 2.0
 """For so long no directory must have come that tells anything new."""
+
+AWAY_SECONDS = 3.0
+"""A node whose supervisor has not asked for a map for so long does not run; else it asks twice a second."""
 
 _NAMED = 20
 _DIRECTORIES_MAX = 1 << 14
@@ -77,11 +81,13 @@ class Shown(msgspec.Struct, frozen=True):
 class Wanting(msgspec.Struct, frozen=True):
     """What lacks for a map: nodes, with the shards that wait for each, and `unknown` shards.
 
-    Those that are `emptied` have come, but gave up their copies of these shards.
+    Those that are `emptied` have come, but gave up their copies of these shards. Of nodes that run, `opening`
+    are the slots from which nobody has come yet, though what was there is awaited.
     """
 
     absent: Mapping[str, set[int]] = {}
     emptied: Mapping[str, set[int]] = {}
+    opening: Mapping[str, set[str]] = {}
     unknown: tuple[int, ...] = ()
 
     @property
@@ -126,6 +132,8 @@ class Adoption:
         self._begun: dict[int, tuple[ShowDirectory, ...]] = {}
         self._senders: dict[bytes, None] = {}
         self._given_up: set[str] = set()
+        # By node, when its supervisor was heard last.
+        self._heard_ns: dict[str, int] = {}
         self._changed, self._settled = True, False
         self._changed_ns = now_ns
         self._told = ""
@@ -150,11 +158,18 @@ class Adoption:
                 self._change()
 
     def _change(self) -> None:
-        self._changed, self._wanting, self._text = True, None, ""
+        self._changed = True
+        self._look_again()
 
-    def answer(self, incoming: Incoming) -> CoordinatorReply | None:
+    def _look_again(self) -> None:
+        self._wanting, self._text = None, ""
+
+    def answer(self, now_ns: int, incoming: Incoming) -> CoordinatorReply | None:
         """Return the reply to anything else: nothing is decided before there is a map."""
         message = incoming.message
+        if isinstance(message, Heartbeat):
+            self._hear(now_ns, message.node)
+            return None  # its `Subscribe` is answered
         if isinstance(message, ConnectionClosed):
             self._begun.pop(incoming.connection, None)
             return None
@@ -165,10 +180,27 @@ class Adoption:
         asked = incoming.role == wire.ROLE_PEER and incoming.sender not in self._senders
         return refusal(message, SHOW_DIRECTORY if asked else ADOPTING, self.told())
 
+    def _hear(self, now_ns: int, node: str) -> None:
+        """Note that a node runs. If it was given up, that was said before it came back."""
+        if node not in self._heard_ns:
+            if len(self._heard_ns) >= _DIRECTORIES_MAX:
+                return
+            self._look_again()
+        self._heard_ns[node] = now_ns
+
+    def _forget_silent(self, now_ns: int) -> None:
+        away_ns = round(AWAY_SECONDS * 1e9)
+        for node in [each for each, heard_ns in self._heard_ns.items() if now_ns - heard_ns >= away_ns]:
+            del self._heard_ns[node]
+            self._look_again()
+
     def _give_up(self, message: ForgetNode | DeclareDead) -> CoordinatorReply:
         if isinstance(message, DeclareDead):
             return Rejected(message.request_id, f"nobody counts as alive yet: {self.told()}")
-        awaited = self.wanting().awaited
+        wanting = self.wanting()
+        awaited = wanting.awaited
+        if opening := sorted(wanting.opening.get(message.name, ())):
+            return Rejected(message.request_id, _may_open(message.name, opening))
         if message.name not in awaited:
             named = ", ".join(awaited[:_NAMED]) or "none"
             return Rejected(
@@ -195,15 +227,22 @@ class Adoption:
         newest = newest_of(self._shown)
         absent: dict[str, set[int]] = {}
         emptied: dict[str, set[int]] = {}
+        opening: dict[str, set[str]] = {}
         slots, openers = self._slots(), self._openers
+        came = {each.newest.slot for each in self._shown.values()}
         for shard, members in sorted(concerned(self._shown, newest).items()):
             for member in unheard(shard, members, openers.get):
-                node = node_named(member, slots.get(member[0], ""))
-                if node not in self._given_up:
-                    found = emptied if member[0] in openers else absent
-                    found.setdefault(node, set()).add(shard)
+                slot = member[1] or slots.get(member[0], "")
+                node = node_named(member, slot)
+                has_come = member[0] in openers
+                if not has_come and node in self._heard_ns and slot not in came:
+                    opening.setdefault(node, set()).add(slot)
+                elif node in self._given_up:
+                    continue
+                found = emptied if has_come else absent
+                found.setdefault(node, set()).add(shard)
         unknown = tuple(shard for shard in range(self._shards) if shard not in newest)
-        return Wanting(absent, emptied, unknown)
+        return Wanting(absent, emptied, opening, unknown)
 
     def _slots(self) -> dict[bytes, str]:
         """Return the slots of all incarnations of which one is known."""
@@ -275,6 +314,7 @@ class Adoption:
 
     def conclude(self, now_ns: int, wall_ms: int) -> ClusterMap | None:
         """Return the first map, once nobody is left who could know more; None before that."""
+        self._forget_silent(now_ns)
         if self._changed:
             self._changed, self._changed_ns = False, now_ns
         self._settled = now_ns - self._changed_ns >= round(SETTLE_SECONDS * 1e9)
@@ -287,7 +327,9 @@ class Adoption:
 
     def next_deadline(self) -> int:
         """Return when `conclude` may have more to say though nothing has come."""
-        return NEVER_NS if self._settled else self._changed_ns + round(SETTLE_SECONDS * 1e9)
+        away_ns = min(self._heard_ns.values(), default=NEVER_NS - round(AWAY_SECONDS * 1e9))
+        silent_ns = away_ns + round(AWAY_SECONDS * 1e9)
+        return silent_ns if self._settled else min(silent_ns, self._changed_ns + round(SETTLE_SECONDS * 1e9))
 
     # --- the map -----------------------------------------------------------------------------------------
 
@@ -371,6 +413,16 @@ def _told_of(wanting: Wanting, *, give_up: bool) -> list[str]:
             "--give-up-newer (GREENROOM_GIVE_UP_NEWER) besides, and these shards begin empty"
         )
     return lines
+
+
+def _may_open(name: str, slots: list[str]) -> str:
+    more = f" and {len(slots) - _NAMED} more" if len(slots) > _NAMED else ""
+    return (
+        f"node {name} is back, and may be reading the directory of {', '.join(slots[:_NAMED])}{more}: "
+        "forgetting it now would lose what that holds. Wait until it is not named any more (start the node "
+        "with as many --actors as before); or, if that cannot be, stop the node and forget it "
+        f"{AWAY_SECONDS:g} s later"
+    )
 
 
 def _waiting(nodes: Mapping[str, set[int]]) -> str:

@@ -210,7 +210,7 @@ class CoordinationService:
     def _adopt(self, now_ns: int, wall_us: int, adoption: Adoption) -> None:
         """Answer what has arrived, and begin with the map of the directories once it can be made."""
         batch, self._waiting = self._waiting, []
-        answers = [(incoming.connection, adoption.answer(incoming)) for incoming in batch]
+        answers = [(incoming.connection, adoption.answer(now_ns, incoming)) for incoming in batch]
         self._effects += _replies([Response(to, reply) for to, reply in answers if reply is not None])
         adopted = adoption.conclude(now_ns, wall_us // 1000)
         self._effects += [Warn(each) for each in adoption.news()]

@@ -242,10 +242,14 @@ class CoordinatorSession:
 
     Effects are to be performed in order, before the next input. Until a map has come, what the directory of
     an actor remembers stands for it: a coordinator with an older one learns that it has gone back in time.
+    `keeper_of` is the node whose supervisor this is, if its actors keep what they hold in directories.
     """
 
-    def __init__(self, sender: bytes, remembered: Remembered = NOTHING_REMEMBERED) -> None:
+    def __init__(
+        self, sender: bytes, remembered: Remembered = NOTHING_REMEMBERED, keeper_of: str = ""
+    ) -> None:
         self._remembered = remembered
+        self._keeper_of = keeper_of
         self.map: ClusterMap | None = None
         self.connected = False
         self.up = False
@@ -266,7 +270,7 @@ class CoordinatorSession:
                 return self._received(messages)
             case Connected():
                 self.connected = True
-                shown = self._remembered.shown if self._asked_to_show and self.map is None else ()
+                shown = self._shown() if self._asked_to_show and self.map is None else ()
                 calls = (call.request for call in self._calls.values())
                 return [Transmit((*shown, self._subscription(), *calls))]
             case Lost():
@@ -322,6 +326,12 @@ class CoordinatorSession:
         if self.map is None:
             return (self._remembered.lineage, self._remembered.version)
         return (self.map.lineage, self.map.version)
+
+    def _shown(self) -> Sequence[wire.Frame]:
+        """Return what a coordinator without a map has asked for. A supervisor tells whose it is."""
+        if self._keeper_of:
+            return (Heartbeat(self._keeper_of, *self._known()),)
+        return self._remembered.shown
 
     def _identity(self) -> bytes:
         return self._remembered.identity if self.map is None else self.map.identity

@@ -68,7 +68,8 @@ class CoordinatorUnreachableError(UnavailableError):
 class CoordinatorLinkSettings:
     """The coordinator's address, or those of several, and our identity: an incarnation or random bytes.
 
-    With `credentials` the connection is one of TLS, and a coordinator must answer.
+    `keeper_of` is as in `CoordinatorSession`. With `credentials` the connection is one of TLS, and a
+    coordinator must answer.
     """
 
     address: str
@@ -76,6 +77,7 @@ class CoordinatorLinkSettings:
     sender: bytes
     role: str = wire.ROLE_PEER
     remembered: Remembered = NOTHING_REMEMBERED
+    keeper_of: str = ""
     credentials: Keys | None = None
 
 
@@ -119,7 +121,7 @@ class CoordinatorLink:
         self._on_down = on_down
         self._on_refused = on_refused
         self.failure = ""
-        self._session = CoordinatorSession(settings.sender, settings.remembered)
+        self._session = CoordinatorSession(settings.sender, settings.remembered, settings.keeper_of)
         self._connection: FramedConnection | None = None
         self._address = self._farewell = ""
         # Set by `run`, because there is no clock before.

@@ -101,7 +101,11 @@ class Node:
         )
         self._link = CoordinatorLink(
             CoordinatorLinkSettings(
-                settings.coordinator, settings.cluster, self._identity, credentials=credentials
+                settings.coordinator,
+                settings.cluster,
+                self._identity,
+                keeper_of="" if options.actor.durability == "none" else settings.name,
+                credentials=credentials,
             ),
             on_map=lambda cluster_map: self._step(ins.MapSeen(cluster_map)),
             on_up=lambda: self._step(ins.CoordinatorUp()),

@@ -4,10 +4,11 @@ import pytest
 
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
+from greenroom.deadlines import NEVER_NS
 from greenroom.errors import UsageError
 from greenroom_cluster.coordination import messages as m
 from greenroom_cluster.coordination import service as fx
-from greenroom_cluster.coordination.adoption import ADOPTING, Adoption
+from greenroom_cluster.coordination.adoption import ADOPTING, AWAY_SECONDS, Adoption
 from greenroom_cluster.coordination.coordinator import CoordinatorSettings
 from greenroom_cluster.coordination.exchange import ConnectionClosed, Incoming
 from greenroom_cluster.coordination.genesis import (
@@ -73,17 +74,31 @@ class Gathering:
 
     def map(self) -> ClusterMap | None:
         """Return the map that is made once nothing has come for long enough."""
-        assert self.adoption.conclude(self.now_ns, WALL_MS) is None
-        self.now_ns = self.adoption.next_deadline()
-        return self.adoption.conclude(self.now_ns, WALL_MS)
+        made = self.adoption.conclude(self.now_ns, WALL_MS)
+        assert made is None
+        while made is None and (due := self.adoption.next_deadline()) < NEVER_NS:
+            self.now_ns = due
+            made = self.adoption.conclude(self.now_ns, WALL_MS)
+        return made
 
     def made(self) -> ClusterMap:
         made = self.map()
         assert made is not None, self.adoption.told()
         return made
 
+    def hear(self, name: str) -> None:
+        """The supervisor of that node asks for a map, and says whose it is."""
+        beat = Incoming(8, inc(f"node {name}"), m.Heartbeat(name, 0, 0), wire.ROLE_PEER)
+        assert self.adoption.answer(self.now_ns, beat) is None
+
+    def wait(self, seconds: float) -> ClusterMap | None:
+        """Return the map that is made after that time, if it is."""
+        assert self.adoption.conclude(self.now_ns, WALL_MS) is None
+        self.now_ns += round(seconds * SECOND)
+        return self.adoption.conclude(self.now_ns, WALL_MS)
+
     def forget(self, name: str, role: str = wire.ROLE_OPERATOR) -> object:
-        return self.adoption.answer(Incoming(9, b"operator", m.ForgetNode(7, name), role))
+        return self.adoption.answer(self.now_ns, Incoming(9, b"operator", m.ForgetNode(7, name), role))
 
 
 def test_the_newest_configuration_counts_with_its_epoch_raised() -> None:
@@ -183,6 +198,55 @@ def test_whoever_was_given_up_counts_if_he_comes_after_all() -> None:
     assert gathering.made().shards[0].members == (inc("b"),)
 
 
+def test_a_node_that_may_be_reading_its_directory_is_not_given_up() -> None:
+    gathering = Gathering(shows("a", known("ab", 3), known("ab", 3, number=1), shards=2))
+    gathering.hear("b")
+    refused = gathering.forget("b")
+    assert isinstance(refused, m.Rejected)
+    assert "node b is back, and may be reading the directory of b/0: " in refused.reason
+    assert "stop the node" in refused.reason
+    assert gathering.wait(AWAY_SECONDS - 0.5) is None
+    gathering.come(shows("b", known("b", 4), known("b", 4, number=1), shards=2))
+    assert gathering.made().epochs == (4 + LINEAGE_EPOCHS,) * 2
+
+
+def test_a_lost_directory_is_given_up_once_its_actor_has_come() -> None:
+    """It runs in an empty directory, so nobody reads the other one."""
+    gathering = Gathering(shows("a", known("ab", 3)))
+    gathering.hear("b")
+    empty = m.ShowDirectory("b/0", inc("empty"), 1, (inc("b again"),), b"", 0, ())
+    assert isinstance(gathering.forget("b"), m.Rejected)
+    gathering.come(empty)
+    assert isinstance(gathering.forget("b"), m.Accepted)
+    assert gathering.made().shards[0].members == (inc("a"), inc("b"))
+
+
+def test_a_node_that_was_given_up_is_awaited_again_while_it_reads() -> None:
+    """That it is gone was said before it came back; and it may be stopped again."""
+    gathering = Gathering(shows("a", known("ab", 3)))
+    assert isinstance(gathering.forget("b"), m.Accepted)
+    gathering.hear("b")
+    assert gathering.wait(AWAY_SECONDS - 0.5) is None
+    assert "forget-node b" in gathering.adoption.told()
+    gathering.hear("b")
+    for _ in range(8):
+        assert gathering.wait(AWAY_SECONDS - 1) is None
+        gathering.hear("b")
+    assert gathering.adoption.next_deadline() == gathering.now_ns + round(AWAY_SECONDS * SECOND)
+    made = gathering.wait(AWAY_SECONDS)
+    assert made is not None
+    assert made.shards[0].members == (inc("a"), inc("b"))
+
+
+def test_a_node_is_given_up_once_it_is_stopped() -> None:
+    gathering = Gathering(shows("a", known("ab", 3)))
+    gathering.hear("b")
+    assert gathering.wait(AWAY_SECONDS - 0.1) is None
+    assert isinstance(gathering.forget("b"), m.Rejected)
+    assert gathering.wait(0.1) is None
+    assert isinstance(gathering.forget("b"), m.Accepted)
+
+
 @pytest.mark.parametrize("give_up", [False, True])
 def test_a_shard_that_no_directory_knows_begins_only_if_that_is_said(*, give_up: bool) -> None:
     gathering = Gathering(shows("a", known("a", 3), shards=2), give_up=give_up)
@@ -226,7 +290,7 @@ def test_an_older_copy_of_a_directory_does_not_count() -> None:
 
 def test_a_directory_counts_once_all_parts_of_it_have_come() -> None:
     gathering = Gathering(shows("a", known("a", 3), shards=2, more=True))
-    gathering.adoption.answer(Incoming(1, inc("a again"), ConnectionClosed()))
+    gathering.adoption.answer(0, Incoming(1, inc("a again"), ConnectionClosed()))
     gathering.come(shows("a", known("a", 3), shards=2, more=True))
     assert gathering.map() is None
     gathering.come(shows("a", known("a", 5, number=1), shards=2))
@@ -307,6 +371,18 @@ class Service:
 
 
 SUBSCRIBE = wire.Subscribe(0, 0)
+
+
+def test_a_supervisor_that_says_whose_it_is_is_asked_on() -> None:
+    """It is told nothing of that; with its next question it says it again."""
+    service = Service()
+    service.receive("a again", shows("a", known("ab", 3)), SUBSCRIBE)
+    assert service.code(service.receive("supervisor", m.Heartbeat("b", 0, 0), SUBSCRIBE)) == m.SHOW_DIRECTORY
+    (reply,) = service.receive("operator", m.ForgetNode(7, "b"), role=wire.ROLE_OPERATOR)
+    assert isinstance(reply, fx.Reply)
+    (rejected,) = reply.messages
+    assert isinstance(rejected, m.Rejected)
+    assert "node b is back" in rejected.reason
 
 
 def test_whoever_comes_is_asked_once_and_nothing_is_decided() -> None:

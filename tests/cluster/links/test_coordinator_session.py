@@ -153,6 +153,21 @@ def test_what_its_directory_knows_is_shown_only_when_asked() -> None:
         assert sent(one.step(Connected())) == [*shown, subscribe]
 
 
+def test_a_supervisor_says_whose_it_is_only_when_asked() -> None:
+    one = CoordinatorSession(ME, keeper_of="a")
+    (subscribe,) = sent(one.step(Connected()))
+    for code, beats in ((SHOW_DIRECTORY, [Heartbeat("a", 0, 0)]), ("adopting", [])):
+        one.step(Received([wire.Goodbye(code, "")]))
+        one.step(Lost())
+        assert sent(one.step(Connected())) == [*beats, subscribe]
+    one.step(Received([wire.Goodbye(SHOW_DIRECTORY, "")]))
+    one.step(Lost())
+    one.step(Connected())
+    one.step(Received([wire.MapFull(FIRST)]))
+    one.step(Lost())
+    assert not any(isinstance(each, Heartbeat) for each in sent(one.step(Connected())))
+
+
 X, Y = b"x" * 16, b"y" * 16
 PRIMARY = replace(
     SECOND,
