@@ -356,6 +356,7 @@ class Stage:
             remembered=replay.remembered,
             directory=directory.identity,
             openers=directory.known.incarnations,
+            opened_ns=actor.machine.now_ns(),
         )
 
     def _replayed(self, directory: Directory, actor: ActorProcess) -> Replay:

@@ -9,9 +9,11 @@ from greenroom_cluster.shard.clients.requests import Requests
 from greenroom_cluster.shard.near import leases
 from greenroom_cluster.shard.near.leases import Leases
 from greenroom_cluster.shard.near.served import Near
+from greenroom_cluster.shard.recovery import Recovery
 from greenroom_cluster.shard.roles.primary import Primary
 from greenroom_cluster.shard.roles.replica import Replica
 from simulations.mutants.near_stories import (
+    BACK_FROM_DISK,
     CUT_OFF,
     DELAYED,
     FAR_AWAY,
@@ -326,3 +328,9 @@ def _(patches: Patches) -> None:
 def _(patches: Patches) -> None:
     """A backup of a primary that is known dead does not wait for the clients of that."""
     patches.set(Replica, "_quiet_until_ns", lambda self, now_ns, reason: 0)
+
+
+@mutant("comes back from disk without waiting for clients", flagged=True, budget=60, plan=BACK_FROM_DISK)
+def _(patches: Patches) -> None:
+    """Who recovers a shard takes its former primary for dead since long ago."""
+    patches.set(Recovery, "_bereft_ns", lambda self, now_ns, *_: now_ns - 10_000_000_000)

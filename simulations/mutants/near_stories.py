@@ -191,6 +191,23 @@ CUT_OFF = _story(
 )
 """Primaries lose their backups, and the coordinator, but not their clients, of whom two have an old map."""
 
+BACK_FROM_DISK = _story(
+    [
+        *_every(700, lambda _, at: Fault(at, "kill shard", "primary of shard 0")),
+        *_every(700, lambda _, at: Fault(at - 2, "stale map", "client 0", 0.4)),
+        *_every(700, lambda _, at: Fault(at - 2, "stale map", "client 1", 0.4)),
+        *_every(700, lambda _, at: Fault(at - 2, "read a connection late", "client 0", 0.4)),
+        *_every(700, lambda _, at: Fault(at - 1, "read a connection late", "client 0", 0.4)),
+        *_every(700, lambda _, at: Fault(at - 2, "read a connection late", "client 1", 0.4)),
+        *_every(700, lambda _, at: Fault(at - 1, "read a connection late", "client 1", 0.4)),
+    ],
+    nodes=2,
+    shards=1,
+    durability=("fsync",),
+    start_seconds=(0.01, 0.02),
+)
+"""All members of a shard are killed and back from their disks at once; of that two clients hear late."""
+
 KILLED_EARLY = _story(
     [
         Fault(60.0, "kill actor", "primary of shard 0"),

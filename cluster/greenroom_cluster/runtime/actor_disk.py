@@ -16,6 +16,7 @@ from greenroom_cluster.disk.directory import Directory, Place, entered, is_kept,
 from greenroom_cluster.disk.entries import Kept
 from greenroom_cluster.disk.journal import DiskFailedError, Journal
 from greenroom_cluster.disk.replay import Replay
+from greenroom_cluster.runtime.clocks import now_ns
 from greenroom_cluster.runtime.supervised import Standing
 from greenroom_cluster.shard.disk_log import Durability, Stable
 
@@ -87,6 +88,7 @@ def _open(settings: DiskSettings, goes_on: Callable[[], None]) -> OpenedDisk:
     except BaseException:
         directory.close()
         raise
+    opened_ns = now_ns()
     journal = Journal(directory)
     try:
         replay, records = _replayed(journal, settings.slot, goes_on)
@@ -112,6 +114,7 @@ def _open(settings: DiskSettings, goes_on: Callable[[], None]) -> OpenedDisk:
         remembered=replay.remembered,
         directory=identity.directory,
         openers=identity.incarnations,
+        opened_ns=opened_ns,
     )
     return OpenedDisk(Standing(settings.durability, identity.directory, mark), stable, journal)
 

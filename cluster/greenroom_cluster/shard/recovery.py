@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from greenroom import wire
-from greenroom.cluster_map import ClusterMap, ShardEntry
+from greenroom.cluster_map import ActorEntry, ClusterMap, ShardEntry
 from greenroom_cluster.coordination.absence import is_away
 from greenroom_cluster.coordination.messages import Decision
 from greenroom_cluster.disk.replay import DiskCopy
@@ -90,12 +90,21 @@ class Recovery:
             return  # whoever lives goes on without this copy
         elif found.opened is None or found.opened.proposal.epoch != entry.epoch:
             incarnation = self._context.incarnation
+            found.replica.bereft_ns = self._bereft_ns(now_ns, entry, known, mine)
             found.replica.awaited = {owner for owner in owners if owner} - {mine.directory}
             found.opened = self._context.propose(
                 now_ns, shard, entry.epoch, "recover", incarnation, (), last=found.last
             )
         elif now_ns >= found.opened.resend_ns:
             self._context.repropose(now_ns, found.opened)
+
+    def _bereft_ns(self, now_ns: int, entry: ShardEntry, known: ClusterMap, mine: ActorEntry) -> int | None:
+        """Return since when the shard's primary is dead at the latest; None if it need not be."""
+        primary = known.actors.get(entry.primary)
+        if primary is not None and primary.directory == mine.directory:
+            assert self._resources.disk is not None
+            return self._resources.disk.opened_ns
+        return now_ns if entry.primary in self._context.dead else None
 
     def _is_present(self, member: bytes, known: ClusterMap) -> bool:
         """Whether a member is not known dead, and not one that the coordinator may pass over."""

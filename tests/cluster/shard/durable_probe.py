@@ -31,10 +31,12 @@ class DurableProbe(Probe):
         durability: Durability = "fsync",
         copies: dict[int, DiskCopy] | None = None,
         settings: HostSettings | None = None,
+        opened_ns: int | None = None,
     ) -> None:
-        super().__init__(
-            settings, disk=Stable(durability=durability, mark=40, stored_bytes=1, copies=copies or {})
+        disk = Stable(
+            durability=durability, mark=40, stored_bytes=1, copies=copies or {}, opened_ns=opened_ns
         )
+        super().__init__(settings, disk=disk)
         self.entries: list[Entry] = []
         self.batches: dict[int, tuple[Entry, ...]] = {}
         self.position = 0
@@ -119,9 +121,11 @@ def replies(effects: list[fx.HostEffect]) -> int:
     return sum(isinstance(effect, fx.ReplyToClient) for effect in effects)
 
 
-def restart(probe: DurableProbe, settings: HostSettings | None = None) -> DurableProbe:
+def restart(
+    probe: DurableProbe, settings: HostSettings | None = None, opened_ns: int | None = None
+) -> DurableProbe:
     """Return the same actor after a power cut that lost nothing, as the heir of what it was."""
-    after = DurableProbe(copies=probe.replayed(), settings=settings)
+    after = DurableProbe(copies=probe.replayed(), settings=settings, opened_ns=opened_ns)
     after.entries = list(probe.entries)
     return after
 

@@ -10,7 +10,9 @@ from greenroom_cluster.disk.entries import (
 )
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
-from greenroom_cluster.shard.settings import HostSettings
+from greenroom_cluster.shard.near.leases import drifted
+from greenroom_cluster.shard.roles.replica import Replica
+from greenroom_cluster.shard.settings import HostSettings, ns
 from tests.cluster.shard.durable_probe import (
     DurableProbe,
     recovered,
@@ -32,6 +34,52 @@ def test_an_heir_recovers_all_that_was_acknowledged() -> None:
     probe.synced()
     (found,) = probe.ask(wire.Get(3, 0, ALICE))
     assert isinstance(found, wire.Session)
+
+
+NEAR = HostSettings(near_seconds=0.3)
+QUIET_NS = drifted(ns(0.3))
+
+
+def back(opened_ns: int, members: tuple[bytes, ...] = (C,), *, later_ns: int = 0) -> DurableProbe:
+    """Return who recovers a shard of these members, and opened its directory at that time of the probe."""
+    before = DurableProbe()
+    before.start_alone()
+    before.ask(create(1))
+    before.synced()
+    probe = restart(before, NEAR, opened_ns)
+    claim = recovered(probe, members)
+    probe.now_ns += later_ns
+    probe.configure(2, (ME,), nonce=claim.nonce, wanted="ab", dead="cb")
+    probe.synced()
+    return probe
+
+
+def quiet_ns(probe: DurableProbe) -> int:
+    """Return for how long a recovered shard answers nothing."""
+    assert isinstance(probe.replica, Replica)
+    begun_ns = probe.now_ns
+    while not probe.serves():
+        probe.now_ns = max(probe.host.next_deadline(), probe.now_ns + 1)
+        assert probe.now_ns < begun_ns + ns(1)
+        probe.step(ins.Tick())
+    assert isinstance(probe.ask(wire.Get(3, 0, ALICE))[0], wire.Session)
+    return probe.now_ns - begun_ns
+
+
+@pytest.mark.parametrize("ago", [0.0, 0.1, 0.32])
+def test_who_is_back_soon_waits_for_the_leases_of_whom_it_was(ago: float) -> None:
+    """Who had its directory was dead when it was opened; until then it may have given some."""
+    assert quiet_ns(back(ns(1000) - ns(ago))) >= QUIET_NS - ns(ago)
+
+
+def test_who_opened_its_directory_a_lease_ago_waits_no_longer() -> None:
+    assert quiet_ns(back(ns(1000) - QUIET_NS)) == 0
+
+
+def test_the_start_of_a_backups_heir_says_nothing_of_the_primary() -> None:
+    """That may have lived on for a while; so it counts when its death was known."""
+    assert quiet_ns(back(ns(990), (B, C))) >= QUIET_NS
+    assert quiet_ns(back(ns(990), (B, C), later_ns=ns(0.1))) == pytest.approx(QUIET_NS - ns(0.1), abs=10)
 
 
 def test_more_than_memory_holds_is_served_and_refuses_writes() -> None:

@@ -34,11 +34,13 @@ class Replica(Copy):
 
     `recovered`: it comes from a directory, and has no role yet. `primary_directory` is what the primary of a
     backup writes to. `awaited` are the directories of former members that may come back. For the records up
-    to `told`, room was kept when the replica joined.
+    to `told`, room was kept when the replica joined. Since `bereft_ns` the shard's last primary is dead for
+    certain, if this copy was found on disk; None if nobody knows since when.
     """
 
     __slots__ = (
         "awaited",
+        "bereft_ns",
         "opened",
         "primary",
         "primary_directory",
@@ -65,6 +67,7 @@ class Replica(Copy):
         self.primary_directory = b""
         self.awaited: set[bytes] = set()
         self.told = 0
+        self.bereft_ns: int | None = None
         # Until then clients may show what a former primary has answered, if this one has just taken over.
         self.quiet_until_ns = 0
 
@@ -210,7 +213,8 @@ class Replica(Copy):
         """Return until when clients may show what was answered before this is the primary, 0 if none may.
 
         Whoever hands over has waited for them. What a backup does not back any more, clients do not show for
-        longer than the primary may answer.
+        longer than the primary may answer. What a primary has answered that is dead, they do not show for
+        longer than one lease after its death.
         """
         if reason == TAKEOVER:
             incoming = self._incoming(now_ns)
@@ -218,7 +222,8 @@ class Replica(Copy):
             until_ns = min(now_ns + drifted(incoming.near_ns), rest_ns) if incoming.near_ns else 0
         elif reason == RECOVERED or (reason == STARTED and self.epoch > 1):
             lease_ns = self.resources.near.lease_ns
-            until_ns = now_ns + drifted(lease_ns) if lease_ns else 0
+            since_ns = now_ns if self.bereft_ns is None else self.bereft_ns
+            until_ns = since_ns + drifted(lease_ns) if lease_ns else 0
         else:
             until_ns = 0
         return until_ns if until_ns > now_ns else 0
