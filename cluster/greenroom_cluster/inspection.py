@@ -39,7 +39,7 @@ from greenroom_cluster.planning.zones import crowded_zone
 from greenroom_cluster.questions import INSPECT_SECONDS, ask_once, fetch_map, hello_as_admin
 from greenroom_cluster.runtime.proving import Keys, trust_of
 from greenroom_cluster.runtime.tasks import open_tasks
-from greenroom_cluster.shortages import LackedCopy, lacked_copies, refused_growth
+from greenroom_cluster.shortages import LackedCopy, lacked_copies, over_bound, refused_growth
 
 _AGAIN_SECONDS = 0.3
 
@@ -79,7 +79,7 @@ class ActorStatus(msgspec.Struct, frozen=True):
     `used_bytes` and `free_bytes` of its memory are 0 if it does not report them. `grantable_bytes` of the
     free ones belong to no shard's share yet. `evicted` counts the sessions that its primaries ended to make
     room. `refuses_growth`: it had no memory for a write within the last minute. `near`: what it holds for
-    near caches; `watches`: what it tells of endings.
+    near caches; `watches`: what it tells of endings. `excess_bytes`: by how much it is over its bound.
     """
 
     slot: str
@@ -99,6 +99,7 @@ class ActorStatus(msgspec.Struct, frozen=True):
     refuses_growth: bool = False
     near: NearUse = NearUse()
     watches: WatchUse = WatchUse()
+    excess_bytes: int = 0
 
 
 class SuspendedStatus(msgspec.Struct, frozen=True):
@@ -225,6 +226,7 @@ class ClusterStatus(msgspec.Struct, frozen=True):
         told += [shard.told() for shard in self.shards if shard.suspended is not None]
         return (
             [line for line in told if line]
+            + over_bound((actor.slot, actor.excess_bytes) for actor in self.actors if actor.excess_bytes)
             + refused_growth(self.refusing)
             + [line for namespace in self.namespaces for line in namespace.warnings()]
             + lacked_copies(refused)
@@ -361,10 +363,7 @@ def _away(cluster_map: ClusterMap, inspections: Mapping[bytes, wire.Inspection])
 
 
 def _actor_status(
-    cluster_map: ClusterMap,
-    actor: ActorEntry,
-    inspection: wire.Inspection | None,
-    refusing: Collection[str],
+    cluster_map: ClusterMap, actor: ActorEntry, inspection: wire.Inspection | None, refusing: Collection[str]
 ) -> ActorStatus:
     return ActorStatus(
         slot=actor.slot,
@@ -388,6 +387,7 @@ def _actor_status(
         watches=WatchUse() if inspection is None else inspection.watches,
         grantable_bytes=0 if inspection is None else inspection.grantable_bytes,
         refuses_growth=inspection is not None and actor.slot in refusing,
+        excess_bytes=0 if inspection is None else inspection.excess_bytes,
     )
 
 

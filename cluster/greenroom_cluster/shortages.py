@@ -59,6 +59,17 @@ def refused_growth(slots: Sequence[str]) -> list[str]:
     return [told]
 
 
+def over_bound(actors: Iterable[tuple[str, int]]) -> list[str]:
+    """Return which actors keep more than they may, because they found it on their disks."""
+    told = []
+    for slot, excess_bytes in actors:
+        told.append(
+            f"memory: actor {slot} is {_size(excess_bytes)} over its bound by what it found on its disk: it "
+            "keeps all of it, and takes nothing that grows; raise --memory-max or add a node"
+        )
+    return told
+
+
 def _lacking(count: int) -> str:
     return f"{count} {'shard lacks' if count == 1 else 'shards lack'} a copy"
 

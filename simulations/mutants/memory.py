@@ -1,6 +1,8 @@
 # ruff: noqa: ANN001, ANN202, SLF001  mutants reach into what they break, and are not typed code
 """Mutants of what memory is left, here and at backups."""
 
+import msgspec
+
 from greenroom import wire
 from greenroom.negotiation import Agreement
 from greenroom_cluster.links import former, handshake
@@ -9,6 +11,7 @@ from greenroom_cluster.shard.joining.transfer import Transfer
 from greenroom_cluster.shard.limits.eviction import Eviction
 from greenroom_cluster.shard.limits.growth import Growth
 from greenroom_cluster.shard.pairs.outgoing import Outgoing
+from greenroom_cluster.shard.recovery import Recovery
 from greenroom_cluster.shard.roles import accepts
 from greenroom_cluster.shard.roles.primary import Primary
 from greenroom_cluster.shard.roles.role import Role
@@ -17,6 +20,19 @@ from greenroom_cluster.shard.state.memory import UNLIMITED_BYTES, Grant, Memory
 from greenroom_cluster.shard.state.table import SessionTable
 from simulations.mutants.patching import Patches, mutant
 from simulations.mutants.stories import EVICTING, FULL_BACKUP, FULL_NEIGHBOURS, OUTGROWN
+from simulations.plans.plan import Action, Fault
+
+OUTGROWN_COPY = msgspec.structs.replace(
+    OUTGROWN,
+    sessions=100,
+    memory_bytes=(4_000_000, 40_000),
+    actions=tuple(
+        Action(number % 6, 15.0 + number * 7 % 11, "get" if 12 <= number <= 200 else "create", number % 100)
+        for number in range(700)
+    ),
+    faults=(Fault(700, "crash node", "node n1", 1.2),),
+)
+"""The same, and it comes back soon, so that the other one has kept all that it has missed."""
 
 
 @mutant("ignores what its backup grants", budget=300)
@@ -70,13 +86,19 @@ def _(patches: Patches) -> None:
 @mutant("takes in a snapshot for which it has no room", budget=300, plan=FULL_NEIGHBOURS)
 def _(patches: Patches) -> None:
     """A joiner takes whatever it is sent."""
-    patches.set(Memory, "refusal_of_join", lambda self, shard, size: None)  # noqa: ARG005
+    patches.set(Memory, "refusal_of_join", lambda self, shard, size, missed=None: None)  # noqa: ARG005
 
 
 @mutant("offers to go on without saying how much it takes", budget=20, plan=OUTGROWN)
 def _(patches: Patches) -> None:
     """A joiner that has a copy on disk goes on with it, however much the shard has grown since."""
     patches.set(Transfer, "measure", lambda self, log: setattr(self, "shard_bytes", 0))  # noqa: ARG005
+
+
+@mutant("goes on with whatever it has missed", budget=20, plan=OUTGROWN_COPY)
+def _(patches: Patches) -> None:
+    """A joiner that has a copy on disk takes what it has missed for nothing."""
+    patches.set(Recovery, "missed_bytes", lambda self, offer: 0 if offer.continues else None)  # noqa: ARG005
 
 
 @mutant("evicts the oldest of all", budget=20, plan=EVICTING)

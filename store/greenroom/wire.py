@@ -451,7 +451,8 @@ class Inspection(Frame, frozen=True, tag=49):
     are in no one's share. `evicted`: how many sessions its primaries have ended to make room. `refusing`: the
     slots of actors without memory, for which its primaries have refused growth lately. `namespaces`: those
     with sessions in its shards, or a quota by name. `coordinator_away_seconds`: 0 while it is connected; this
-    and `coordinators` are None from a version that does not say.
+    and `coordinators` are None from a version that does not say. `excess_bytes`: how much more it uses than
+    it may, because of what it found on its disk.
     """
 
     request_id: int
@@ -468,6 +469,7 @@ class Inspection(Frame, frozen=True, tag=49):
     coordinators: KnownCoordinators | None = None
     near: NearUse = NearUse()
     watches: WatchUse = WatchUse()
+    excess_bytes: int = 0
 
 
 # --- the cluster map -------------------------------------------------------------------------------------

@@ -92,8 +92,7 @@ class Host:
         self.shown = () if disk is None else shown(slot, disk)
         for copy in () if disk is None else disk.copies.values():
             self._recovery.find(copy)
-        # Whether what was on disk may still exceed the bound of memory.
-        self._refilled = bool(self._recovery.replicas)
+        self._memory.refilled = bool(self._recovery.replicas)
         self._manage_due_ns = 0
         self._sweeper = Sweeper(settings)
         self._on_input: dict[type, Callable[[int, int, Any], None]] = {
@@ -218,23 +217,23 @@ class Host:
     def _memory_measured(self, now_ns: int, _wall_us: int, event: MemoryMeasured) -> None:
         self._memory.count_all()
         self._memory.measured(event.resident_bytes)
-        if self._refilled:
-            self._refilled = self._tell_if_overfull(now_ns)
+        if self._memory.refilled:
+            self._memory.refilled = self._tell_if_overfull(now_ns)
 
     def _tell_if_overfull(self, now_ns: int) -> bool:
         """Tell an operator if what was on disk exceeds the bound; return whether it does, or yet may.
 
-        Of that nothing is given up, so writes are refused until there is room.
+        Of that nothing is given up, so nothing may grow until there is room.
         """
         memory = self._memory
-        if memory.used_bytes <= memory.limit_bytes:
-            return bool(self._recovery.replicas)
+        if not memory.excess_bytes:
+            return bool(self._recovery.replicas) or memory.kept_bytes > 0
         if memory.refuse(self._context.slot, now_ns):
             held, room = memory.used_bytes >> 20, max(memory.limit_bytes, 0) >> 20
             self._context.warn(
-                f"what this actor found on its disk takes {held} MiB of memory, and --memory-max leaves "
-                f"{room} for that: it is served, and writes are refused as when full; raise --memory-max, or "
-                "add a node"
+                f"this actor is over its bound: what it found on its disk takes {held} MiB of memory, and "
+                f"--memory-max leaves {room} for that. It keeps all of it, and takes nothing that grows: "
+                "raise --memory-max, or add a node"
             )
         return True
 

@@ -103,7 +103,8 @@ class SnapshotChunk(wire.Frame, frozen=True, tag=84):
 
     With `continues`, in place of a snapshot: the joiner is to go on with the copy in its directory. The
     sender still has all records after that number, and its log has that ladder. `shard_bytes` is then what
-    the shard takes with all that is logged up to `sequence`.
+    the shard takes with all that is logged up to `sequence`, and `missed_bytes` about how much of that came
+    after the number in `continues`, -1 if the sender does not say.
     """
 
     shard: int
@@ -119,6 +120,7 @@ class SnapshotChunk(wire.Frame, frozen=True, tag=84):
     shard_bytes: int = 0
     last_epoch: int = 0
     continues: tuple[int, _Rungs] | None = None
+    missed_bytes: int = -1
 
 
 class SnapshotOk(wire.Frame, frozen=True, tag=85):

@@ -16,6 +16,7 @@ from greenroom_cluster.coordination.absence import is_away
 from greenroom_cluster.coordination.messages import Decision
 from greenroom_cluster.disk.replay import DiskCopy
 from greenroom_cluster.shard.context import OpenProposal
+from greenroom_cluster.shard.messages import SnapshotChunk
 from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.state.ladder import Rung, common_end
@@ -48,6 +49,7 @@ class Recovery:
         self._found[copy.shard] = Found(replica, _epoch_of(copy), copy.last)
         self._resources.disk.find(replica, copy)
         copy.chunks, copy.records = [], []
+        self._resources.memory.keep_for_found(copy.shard, replica.log.to_come_bytes)
         replica.count_now()
 
     @property
@@ -117,15 +119,13 @@ class Recovery:
 
         What was applied is in the snapshot alone, so that all after it can still be cut.
         """
-        kept_from, theirs = continues
-        found = self._found.get(shard)
-        if found is None or self._holds_suspect(shard, found):
+        through = self._common_end(shard, continues)
+        if through is None:
             return None
+        found = self._found.pop(shard)
+        # Its primary has said what it takes by now, and the room for that is kept instead.
+        self._resources.memory.keep_for_found(shard, 0)
         log = found.replica.log
-        through = common_end(found.replica.ladder.rungs(log.appended), theirs)
-        if through < max(kept_from, found.replica.committed):
-            return None
-        del self._found[shard]
         if through < log.appended:
             log.cut(through)
             found.replica.ladder.cut(through)
@@ -133,6 +133,29 @@ class Recovery:
             self._resources.disk.cut(shard, through)
         found.replica.recovered = False
         return found.replica
+
+    def missed_bytes(self, offer: SnapshotChunk) -> int | None:
+        """Return about how much a copy grows by what it missed; None if nobody knows, or none can go on."""
+        if offer.continues is None:
+            return None
+        through = self._common_end(offer.shard, offer.continues)
+        if through is None:
+            return None
+        missed, since = offer.sequence - through, offer.sequence - offer.continues[0]
+        if missed <= 0:
+            return 0
+        # The sender does not know how far the copy got.
+        return None if offer.missed_bytes < 0 else offer.missed_bytes * min(missed, since) // since + 1
+
+    def _common_end(self, shard: int, continues: tuple[int, Sequence[Rung]]) -> int | None:
+        """Return up to which record a copy is as its primary's; None if it cannot go on from there."""
+        kept_from, theirs = continues
+        found = self._found.get(shard)
+        if found is None or self._holds_suspect(shard, found):
+            return None
+        replica = found.replica
+        through = common_end(replica.ladder.rungs(replica.log.appended), theirs)
+        return None if through < max(kept_from, replica.committed) else through
 
     def _holds_suspect(self, shard: int, found: Found) -> bool:
         """Whether this copy has yet to apply the record that ended an actor, which a snapshot spares it."""
@@ -173,7 +196,7 @@ class Recovery:
             return
         assert self._resources.disk is not None
         self._resources.disk.leave(found.replica)
-        self._resources.memory.drop(shard)
+        self._resources.memory.drop_found(shard)
 
 
 def restored(copy: DiskCopy, resources: Resources) -> Replica:

@@ -16,7 +16,9 @@ from greenroom_cluster.shard.settings import HostSettings, ns
 from tests.cluster.shard.durable_probe import (
     DurableProbe,
     recovered,
+    replies,
     restart,
+    update,
 )
 from tests.cluster.shard.probe import ALICE, ME, WALL_US, B, C, D, chunk, create, prepare
 
@@ -101,6 +103,18 @@ def test_more_than_memory_holds_is_served_and_refuses_writes() -> None:
     assert isinstance(refusal, wire.Failed)
     assert refusal.code is wire.FailureCode.FULL
     assert probe.host.memory.refusing(probe.now_ns) == ("na/0",)
+    (replica,) = probe.ask(wire.Inspect(22))
+    assert isinstance(replica, wire.Inspection)
+    assert 10_000 < replica.excess_bytes < 60_000
+    assert probe.ask(update(23, bytes([3]) * 32, data)) == [], "what does not grow goes on"
+    assert replies(probe.sync()) == 1
+    for number in range(1, 9):
+        probe.ask(wire.Delete(23 + number, 23, 0, 0, bytes([number]) * 32))
+    probe.synced()
+    assert warnings(probe) == []
+    (reply,) = probe.ask(wire.Inspect(40))
+    assert isinstance(reply, wire.Inspection)
+    assert reply.excess_bytes == 0
 
 
 def test_what_is_yet_to_be_applied_is_charged_until_it_is() -> None:

@@ -5,7 +5,9 @@ import pytest
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard.messages import Beacon, BeaconOk, SnapshotChunk, SnapshotOk, SnapshotRefused
 from greenroom_cluster.shard.roles.replica import Replica
-from tests.cluster.shard.durable_probe import DIRECTORIES, THEIRS, DurableProbe, restart
+from greenroom_cluster.shard.settings import HostSettings
+from greenroom_cluster.shard.state.memory import Memory
+from tests.cluster.shard.durable_probe import DIRECTORIES, THEIRS, DurableProbe, restart, update
 from tests.cluster.shard.probe import ME, WALL_US, B, D, create, prepare
 from tests.cluster.shard.small_memory import SMALL, data
 
@@ -13,18 +15,21 @@ APPLIED_BYTES = 1020
 """What a client and its kept reply take, which the one record of the tests adds."""
 
 
-def offer(size: int, *, join: int = 7, through: int = 14) -> SnapshotChunk:
+def offer(size: int, *, join: int = 7, through: int = 14, missed: int = -1) -> SnapshotChunk:
     """The primary's offer to go on from record 10 with a shard that takes this much up to a record."""
-    return SnapshotChunk(0, 3, join, through, WALL_US, 0, True, (), (), (), size, continues=(10, ((2, 12),)))
+    continues = (10, ((2, 12),))
+    return SnapshotChunk(
+        0, 3, join, through, WALL_US, 0, True, (), (), (), size, continues=continues, missed_bytes=missed
+    )
 
 
-def returned() -> DurableProbe:
+def returned(settings: HostSettings = SMALL) -> DurableProbe:
     """Return a former backup with little memory, back from its disk with records 11 and 12."""
     before = DurableProbe()
     before.become_backup()
     before.hear(B, prepare(11, 12))
     before.synced()
-    probe = restart(before, SMALL)
+    probe = restart(before, settings)
     probe.configure(3, (B,), wanted="ba", dead="c")
     probe.synced()
     return probe
@@ -62,7 +67,9 @@ def test_who_goes_on_refuses_a_shard_that_has_outgrown_its_memory() -> None:
 
 def test_room_for_what_it_lacks_is_kept_until_that_is_applied() -> None:
     probe = returned()
-    free = probe.host.memory.free_bytes + probe.host.memory.used_bytes
+    memory = probe.host.memory
+    free = memory.limit_bytes - memory.spare_bytes
+    assert memory.free_bytes < free - memory.used_bytes, "what is found takes more once it is applied"
     assert isinstance(offered(probe, offer(50_000)), SnapshotOk)
     assert probe.host.memory.free_bytes == free - 50_000, "what it holds already is a part of that"
     probe.hear(B, prepare(13, epoch=3, committed=13))
@@ -111,6 +118,66 @@ def test_what_room_was_kept_for_takes_nothing_of_the_grant() -> None:
     assert memory._grants[B].left_bytes == room
 
 
+OVER = HostSettings(memory_bytes_max=1000)
+"""Less than what such a copy takes; a 32nd of it is set aside for replies."""
+
+
+def test_who_is_over_its_bound_goes_on_with_the_copy_that_it_has() -> None:
+    """Its size says nothing: only what it has missed needs room."""
+    probe = returned(OVER)
+    assert isinstance(offered(probe, offer(5000, through=12)), SnapshotOk)
+    assert probe.host.memory.overfull
+
+
+@pytest.mark.parametrize(("missed", "taken"), [(30, True), (40, True), (100, False), (-1, False)])
+def test_of_what_it_has_missed_only_a_little_may_exceed_the_bound(missed: int, taken: bool) -> None:
+    """Of the four records it has two already. A primary of a former release does not say how much it is."""
+    answer = offered(returned(OVER), offer(5000, missed=missed))
+    if taken:
+        assert isinstance(answer, SnapshotOk)
+    else:
+        assert isinstance(answer, SnapshotRefused)
+        assert answer.full
+
+
+def test_what_may_exceed_the_bound_is_little_in_all() -> None:
+    memory = Memory(SMALL, "na/0")
+    memory.note(0, 300_000, 0)
+    memory.keep_for_found(1, 10_000)
+    assert memory.refusal_of_join(1, 500_000, 0) is None
+    assert memory.refusal_of_join(2, 500_000, memory.spare_bytes - 10) is None
+    assert memory.refusal_of_join(3, 500_000, 10) is None
+    assert memory.refusal_of_join(4, 500_000, 10) is not None
+    assert memory.refusal_of_join(5, 500_000, 0) is None, "that missed nothing"
+
+
+def test_what_was_found_goes_before_what_is_new() -> None:
+    """A snapshot waits until it shows how much the copies take that are there already."""
+    memory = Memory(SMALL, "na/0")
+    memory.keep_for_found(1, 150_000)
+    refused = memory.refusal_of_join(2, 100_000)
+    assert refused == ("actor na/0 takes it once it has applied what it found on its disk", False)
+    memory.keep_for_found(1, 0)
+    assert memory.refusal_of_join(2, 100_000) is None
+
+
+def test_who_is_over_its_bound_grants_what_does_not_grow() -> None:
+    """Else no session of the shard could be used any more, though the copy is as good as any."""
+    probe = returned(OVER)
+    offered(probe, offer(5000, through=12))
+    (answer,) = probe.hear(B, Beacon(1, 0, (), 0))
+    assert isinstance(answer, BeaconOk)
+    assert answer.room_bytes == 0
+    assert answer.spare_bytes > 0
+
+
+def test_room_for_a_snapshot_is_kept_though_it_replaces_a_copy() -> None:
+    probe = returned()
+    memory = probe.host.memory
+    probe.hear(B, SnapshotChunk(0, 3, 7, 14, WALL_US, 0, False, (), (), (), 50_000))
+    assert memory.free_bytes <= memory.limit_bytes - memory.spare_bytes - 50_000
+
+
 def back(probe: DurableProbe) -> SnapshotChunk:
     """Have actor d come back with the directory of b, which was removed; return what it is offered."""
     probe.configure(3, (ME,), wanted="ad", dead="b", directories={**DIRECTORIES, "d": THEIRS})
@@ -145,10 +212,23 @@ def test_an_offer_says_how_much_the_shard_takes(late: bool) -> None:
     held = table.charged_bytes + table.clients.charged_bytes
     assert 20_000 < held < 23_000
     assert first.sequence == (3 if late else 2)
+    grown = 50_000 if late else 20_000
+    assert grown < first.missed_bytes < grown + 7000, "record 1 was there when it left"
     if late:
         assert 30_000 < first.shard_bytes - held < 33_000
     else:
         assert first.shard_bytes == held
+
+
+def test_changes_that_do_not_grow_are_not_missed() -> None:
+    """Each is charged for what it might add, and adds nothing."""
+    probe = left_alone()
+    for number in range(3, 40):
+        probe.ask(update(number, b"b" * 32, data(20_000, number)))
+        probe.synced()
+    first = back(probe)
+    assert first.continues is not None
+    assert 20_000 < first.missed_bytes < 60_000
 
 
 def test_who_has_no_memory_to_go_on_is_asked_again_later_and_shown() -> None:

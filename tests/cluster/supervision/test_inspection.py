@@ -372,6 +372,20 @@ def test_a_cluster_that_refuses_growth_says_so_and_is_healthy() -> None:
     )
 
 
+def test_an_actor_over_its_bound_is_named() -> None:
+    """It refuses nothing as yet, and is told of before."""
+    said = words(a=replica("primary"), b=replica("backup"))
+    said[B] = msgspec.structs.replace(said[B], excess_bytes=3 * MIB)
+    status = summarize(cluster_map(B), said)
+    assert status.healthy
+    assert [actor.excess_bytes for actor in status.actors] == [0, 3 * MIB]
+    [told] = status.warnings()
+    assert told == (
+        "memory: actor n2/0 is 3.0 MiB over its bound by what it found on its disk: it keeps all of it, and "
+        "takes nothing that grows; raise --memory-max or add a node"
+    )
+
+
 def refused(shard: int, actor: str, size: int, reason: str = "no memory") -> LackedCopy:
     return LackedCopy(shard, f"{reason}: {size} bytes", actor, size)
 

@@ -43,6 +43,7 @@ def administer(
             namespaces=namespaces,
             near=resources.near.use,
             watches=resources.watchers.use,
+            excess_bytes=memory.excess_bytes,
         )
         context.effects.append(ReplyToClient(connection, message))
         return

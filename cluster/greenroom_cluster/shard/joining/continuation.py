@@ -8,27 +8,44 @@ member lacked when it left, for a while (`Departed`), so that it need not come b
 from greenroom_cluster.shard.joining.transfer import Transfer
 from greenroom_cluster.shard.messages import SnapshotChunk
 from greenroom_cluster.shard.state.copy import Copy
+from greenroom_cluster.shard.state.log import Log
 
 
 class Departed:
-    """A former member with a directory, which left at `since_ns`; records from `kept_from` on are kept."""
+    """A former member with a directory, which left at `since_ns`; records from `kept_from` on are kept.
 
-    __slots__ = ("kept_from", "since_ns")
+    The shard took at least `shard_bytes` up to there.
+    """
 
-    def __init__(self, kept_from: int, since_ns: int) -> None:
+    __slots__ = ("kept_from", "shard_bytes", "since_ns")
+
+    def __init__(self, kept_from: int, since_ns: int, shard_bytes: int) -> None:
         self.kept_from = kept_from
         self.since_ns = since_ns
+        self.shard_bytes = shard_bytes
 
 
 class Continuation(Transfer):
-    """An offer to go on, in place of a `SnapshotSender`: one chunk without a session."""
+    """An offer to go on, in place of a `SnapshotSender`: one chunk without a session.
 
-    __slots__ = ("_continues", "_identity")
+    By `missed_bytes` at most the shard has grown since the former member left.
+    """
 
-    def __init__(self, copy: Copy, join: int, kept_from: int) -> None:
-        super().__init__(join, copy.table, copy.committed)
+    __slots__ = ("_before_bytes", "_continues", "_identity", "missed_bytes")
+
+    def __init__(self, copy: Copy, join: int, departed: Departed) -> None:
+        super().__init__(join, copy.settled_bytes, copy.committed)
         self._identity = (copy.shard, copy.epoch, join)
-        self._continues = (kept_from, copy.ladder.rungs(copy.log.appended))
+        self._continues = (departed.kept_from, copy.ladder.rungs(copy.log.appended))
+        self._before_bytes = departed.shard_bytes
+        self.missed_bytes = 0
+
+    def measure(self, log: Log) -> None:
+        """Count what was logged, in all and since the former member left."""
+        super().measure(log)
+        # Most commands change what there is: by all that they might add a shard hardly ever grows.
+        grown = max(self.shard_bytes - self._before_bytes, 0)
+        self.missed_bytes = min(grown, log.growth_after(self._continues[0]))
 
     def chunk(self, time_us: int) -> SnapshotChunk:
         """Return the offer."""
@@ -48,4 +65,5 @@ class Continuation(Transfer):
             replies=(),
             shard_bytes=self.shard_bytes,
             continues=continues,
+            missed_bytes=self.missed_bytes,
         )

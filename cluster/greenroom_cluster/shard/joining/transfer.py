@@ -1,7 +1,6 @@
 """What is common to the ways in which a joiner gets its copy: chunks that are sent and acknowledged."""
 
 from greenroom_cluster.shard.state.log import Log
-from greenroom_cluster.shard.state.table import SessionTable
 
 
 class Transfer:
@@ -12,9 +11,9 @@ class Transfer:
 
     __slots__ = ("acknowledged", "finished", "join", "mark", "next_number", "shard_bytes", "told")
 
-    def __init__(self, join: int, table: SessionTable, committed: int) -> None:
+    def __init__(self, join: int, settled_bytes: int, committed: int) -> None:
         self.join = join
-        self.shard_bytes = table.charged_bytes + table.clients.charged_bytes
+        self.shard_bytes = settled_bytes
         self.told = committed
         self.mark = 0
         self.next_number = 0

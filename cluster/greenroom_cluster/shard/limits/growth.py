@@ -93,7 +93,7 @@ class Growth:
         added = self._added(known, command)
         if (
             added is not None
-            and added <= memory.free_bytes + memory.spare_bytes
+            and added <= memory.leeway_bytes
             and all(added <= pair.room_bytes + pair.spare_bytes for pair in full)
         ):
             return added

@@ -37,7 +37,9 @@ class Incoming:
         else:
             grant = memory.offer(self.peer, message.grant_seen)
             spare = memory.spare_bytes // memory.shares
-            terms = (grant.number, grant.left_bytes, spare, memory.share_bytes)
+            # Below 0 not even what does not grow would go on, and it was not the sender that used too much.
+            left = max(grant.left_bytes, 0) if memory.overfull else grant.left_bytes
+            terms = (grant.number, left, spare, memory.share_bytes)
         if message.refusals_seen == self._refusal:
             return BeaconOk(message.sent_ns, self._refusal, (), *terms, disk_short, self.near_ns)
         # Refusals are kept for good, at most one a shard: a primary that closes its side of the pair and

@@ -123,15 +123,20 @@ class Replication:
         """Return what is kept for former members, if the log is not too long for that."""
         settings, memory = self._context.settings, self._memory
         long = self.log.held_bytes > settings.uncommitted_bytes_max // KEPT_FRACTION
-        if long or memory.free_bytes <= memory.ample_bytes:
+        # If copies from disk are what takes the memory, those of others do as well, and go on by this alone.
+        short = memory.free_bytes + memory.found_bytes <= memory.ample_bytes and not memory.overfull
+        if long or short:
             self.departed.clear()
             return self.log.appended
         return min(departed.kept_from for departed in self.departed.values())
 
-    def depart(self, directory: bytes, kept_from: int, now_ns: int) -> None:
-        """Keep what a former member lacks, for a while, if it may come back with its directory."""
+    def depart(self, directory: bytes, kept_from: int, now_ns: int, shard_bytes: int) -> None:
+        """Keep what a former member lacks, for a while, if it may come back with its directory.
+
+        Up to there the shard took at least so much.
+        """
         if directory:
-            self.departed[directory] = Departed(kept_from, now_ns)
+            self.departed[directory] = Departed(kept_from, now_ns, shard_bytes)
 
     def forget_departed(self, now_ns: int) -> None:
         """Keep nothing any longer for those who have been away for too long."""

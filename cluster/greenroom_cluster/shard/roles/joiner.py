@@ -24,7 +24,8 @@ def take_chunk(
     reason, full, waits = _objection(replicas, replica, sender, chunk), False, False
     if reason is None and chunk.number == 0:
         memory.count_all()
-        reason, full = memory.refusal_of_join(shard, chunk.shard_bytes) or (None, False)
+        missed = replicas.recovery.missed_bytes(chunk)
+        reason, full = memory.refusal_of_join(shard, chunk.shard_bytes, missed) or (None, False)
         waits = reason is not None and not full
     if reason is not None:
         context.ignore("SnapshotChunk", reason, shard, chunk.epoch)

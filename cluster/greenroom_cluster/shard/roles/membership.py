@@ -103,7 +103,8 @@ class Membership:
             if recipient.pair.peer not in backups or copy.doubted:
                 replication.drop(recipient)
                 if recipient.counted and not copy.doubted:
-                    replication.depart(recipient.directory, recipient.acknowledged, now_ns)
+                    reached = recipient.acknowledged
+                    replication.depart(recipient.directory, reached, now_ns, copy.settled_bytes)
         known = {recipient.pair.peer for recipient in replication.recipients}
         for peer in backups:
             if peer not in known:
@@ -319,7 +320,7 @@ class Membership:
             return None  # it had more when it left again, and the rest was dropped
         # From now on the joiner keeps these records from being dropped.
         joiner.acknowledged = joiner.sent = departed.kept_from
-        return Continuation(copy, number, departed.kept_from)
+        return Continuation(copy, number, departed)
 
     def _snapshot(self, number: int) -> SnapshotSender:
         context, copy = self._context, self._copy

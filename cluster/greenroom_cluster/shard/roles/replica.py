@@ -122,6 +122,8 @@ class Replica(Copy):
     def count_now(self) -> None:
         """Tell the books what this replica holds; one that has arrived needs no room kept for it."""
         super().count_now()
+        if self.memory.keeps_for_found(self.shard):
+            self.memory.keep_for_found(self.shard, self.log.to_come_bytes)
         if self.committed >= self.told and (self.receiver is None or self.receiver.complete):
             self.memory.joined(self.shard)
 
@@ -199,7 +201,7 @@ class Replica(Copy):
         if suspect is not None and former and len(self.members) == 1 and self._holds(suspect):
             self.become_suspended(former, suspect, reason)
             return
-        kept_from, directories = self.committed, self.awaited
+        kept_from, settled_bytes, directories = self.committed, self.settled_bytes, self.awaited
         if reason == TAKEOVER:
             directories = {self.primary_directory}
         self.awaited = set()
@@ -207,7 +209,7 @@ class Replica(Copy):
         assert self.primary is not None
         kept_from = max(kept_from, self.log.appended - KEPT_RECORDS)
         for directory in () if usurping else directories:
-            self.primary.replication.depart(directory, kept_from, now_ns)
+            self.primary.replication.depart(directory, kept_from, now_ns, settled_bytes)
 
     def _quiet_until_ns(self, now_ns: int, reason: str) -> int:
         """Return until when clients may show what was answered before this is the primary, 0 if none may.

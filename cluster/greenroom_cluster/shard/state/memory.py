@@ -15,6 +15,9 @@ left for the primaries here, even while there are none, because a takeover can m
 A primary without room now, but whose share of the free memory would be enough, waits for the next renewals:
 memory is not full before that.
 
+A copy that was found on disk is kept whatever the bound, and so is room for what it takes once it is applied.
+If that is more than the bound, nothing may grow until there is room, but what does not grow goes on.
+
 None of this is part of the replicated state: it decides what is logged, never what a logged record does.
 """
 
@@ -99,8 +102,10 @@ class Memory:
     """The memory accounts, or books, of one actor."""
 
     __slots__ = (
+        "_beyond_bytes",
         "_bound_bytes",
         "_excess_bytes",
+        "_found",
         "_grants",
         "_joins",
         "_named_replies",
@@ -113,7 +118,10 @@ class Memory:
         "_used",
         "_wanted",
         "ample_bytes",
+        "found_bytes",
         "free_bytes",
+        "kept_bytes",
+        "refilled",
         "replies_bytes",
         "replies_bytes_max",
         "slot",
@@ -145,6 +153,16 @@ class Memory:
         self._named_replies: dict[int, Mapping[bytes, int]] = {}
         self._grants: dict[bytes, Grant] = {}
         self._joins: dict[int, int] = {}
+        # By shard, how much more the copies found on disk take once they are applied.
+        self._found: dict[int, int] = {}
+        self.found_bytes = 0
+        """The sum of that."""
+        self.kept_bytes = 0
+        """What is kept for copies: for these, and for those that join."""
+        self.refilled = False
+        """Whether copies from disk may exceed the bound."""
+        # What such copies were let grow by although there was no room.
+        self._beyond_bytes = 0
         # Shards that could have joined if less had been granted, and how many grants were offered since.
         self._wanted: dict[int, int] = {}
         self._offers = 0
@@ -164,6 +182,24 @@ class Memory:
         return self._bound_bytes - self._excess_bytes
 
     @property
+    def overfull(self) -> bool:
+        """Whether copies that were found on disk take more than there may be, or will."""
+        return self.refilled and self.used_bytes + self.kept_bytes > self.limit_bytes
+
+    @property
+    def excess_bytes(self) -> int:
+        """How much more is in use than may be, because copies were found on disk."""
+        return max(self.used_bytes - self.limit_bytes, 0) if self.refilled else 0
+
+    @property
+    def leeway_bytes(self) -> int:
+        """What may be added for replies to commands that let no session grow."""
+        if self.overfull:
+            # Kept replies have a bound of their own. Without an end to these, users would be logged out.
+            return max(self.free_bytes, 0) + self.spare_bytes
+        return self.free_bytes + self.spare_bytes
+
+    @property
     def unused_bytes(self) -> int:
         """What is not in use, no matter for whom it is reserved."""
         return max(self.limit_bytes - self.used_bytes, 0)
@@ -177,7 +213,9 @@ class Memory:
     def share_bytes(self) -> int:
         """What each of them may add once all grants have been renewed."""
         granted = sum(grant.reserved_bytes for grant in self._grants.values())
-        return (self.free_bytes + granted - sum(self._wanted.values())) // self.shares
+        # What is kept for copies from disk is more than they take, and soon known.
+        returned = granted + self.found_bytes
+        return (self.free_bytes + returned - sum(self._wanted.values())) // self.shares
 
     # --- what is used ---------------------------------------------------------------------------------------
 
@@ -226,10 +264,15 @@ class Memory:
 
     def drop(self, shard: int) -> None:
         """Forget a replica that was given up."""
-        self.uncounted.pop(shard, None)
         self._joins.pop(shard, None)
+        self.drop_found(shard)
+
+    def drop_found(self, shard: int) -> None:
+        """Forget a copy that was given up; room that is kept for another one of the shard stays."""
+        self.uncounted.pop(shard, None)
         self.note(shard, 0, 0)
         del self._named_replies[shard]
+        self.keep_for_found(shard, 0)
         self._keep_free()
 
     def measured(self, resident_bytes: int) -> None:
@@ -298,26 +341,56 @@ class Memory:
         if self._grants.pop(peer, None) is not None:
             self._keep_free()
 
-    def refusal_of_join(self, shard: int, size: int) -> tuple[str, bool] | None:
+    def keep_for_found(self, shard: int, size: int) -> None:
+        """Keep so much for what is yet to be applied of a copy that was found on disk."""
+        before = self._found.pop(shard, 0)
+        if size:
+            self._found[shard] = size
+            self.refilled = True
+        if size != before:
+            self.found_bytes += size - before
+            self._keep_free()
+
+    def keeps_for_found(self, shard: int) -> bool:
+        """Whether a copy that was found on disk is yet to be applied."""
+        return shard in self._found
+
+    def refusal_of_join(self, shard: int, size: int, missed: int | None = None) -> tuple[str, bool] | None:
         """Reserve room for a replica about to be sent; else return why not, and whether memory is full.
 
         Memory is not full if what is granted to peers would be enough: after a start nearly all of it is.
-        Grants cannot be taken back at once, so less is granted until the next attempt.
+        Grants cannot be taken back at once, so less is granted until the next attempt. Of a copy found on
+        disk that goes on only what it has `missed` needs room: it is kept in any case. If there is none even
+        for that, a little is let in all the same, in all as much as is set aside for replies.
         """
-        held = max(self._used.get(shard, 0), self._joins.get(shard, 0))
+        own = self._found.get(shard, 0)
+        held = max(self._used.get(shard, 0) + own, self._joins.get(shard, 0))
         free = self.free_bytes + held
+        room = max(self.free_bytes, 0)
+        if self.free_bytes >= 0:
+            self._beyond_bytes = 0
         # What adds nothing may always come: an empty shard, or no more than a copy that was found on disk.
-        if size - held > max(self.free_bytes, 0):
-            if size <= free + self._reserved_bytes:
+        if size - held > room:
+            if size <= free + self._reserved_bytes - self.found_bytes:
                 self._wanted[shard] = size
                 return f"actor {self.slot} takes it once others return the memory that they hold", False
-            left = f"has {free} free" if free >= 0 else "is over its bound"
-            reason = f"no memory: the copy takes {size} bytes, and actor {self.slot} {left} (--memory-max)"
-            return reason, True
+            if missed is None:
+                return self._refusal_for_want(shard, size, free)
+            if missed > room:
+                if self._beyond_bytes + missed > self.spare_bytes:
+                    return self._refusal_for_want(shard, size, free)
+                self._beyond_bytes += missed
         self._wanted.pop(shard, None)
         self._joins[shard] = size
         self._keep_free()
         return None
+
+    def _refusal_for_want(self, shard: int, size: int, free: int) -> tuple[str, bool]:
+        others = self.found_bytes - self._found.get(shard, 0)
+        if size <= free + self._reserved_bytes - self.found_bytes + others:
+            return f"actor {self.slot} takes it once it has applied what it found on its disk", False
+        left = f"has {free} free" if free >= 0 else "is over its bound"
+        return f"no memory: the copy takes {size} bytes, and actor {self.slot} {left} (--memory-max)", True
 
     def keeps_for(self, shard: int) -> bool:
         """Whether room is reserved for a replica, beside what its primary was granted."""
@@ -329,9 +402,10 @@ class Memory:
             self._keep_free()
 
     def _keep_free(self) -> None:
-        reserved = sum(grant.reserved_bytes for grant in self._grants.values())
+        kept = self.found_bytes
         for shard, size in self._joins.items():
-            reserved += max(size - self._used.get(shard, 0), 0)
-        self._reserved_bytes = reserved
+            kept += max(size - self._used.get(shard, 0), 0)
+        self.kept_bytes = kept
+        self._reserved_bytes = reserved = kept + sum(grant.reserved_bytes for grant in self._grants.values())
         self.ample_bytes = self.limit_bytes // _AMPLE
         self.free_bytes = self.limit_bytes - self.spare_bytes - self.used_bytes - reserved
