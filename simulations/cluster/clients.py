@@ -1,6 +1,7 @@
 """A client process: the real dialog in the real runner, on simulated sockets."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -12,6 +13,7 @@ from greenroom.dialog.links import Lane, Link
 from greenroom.dialog.near import Entry, NearCache
 from greenroom.dialog.operations import Kind, Single
 from greenroom.dialog.runner import DialogRunner
+from greenroom.dialog.runners import Runners
 from greenroom.errors import GreenroomError
 from greenroom.framing import encode_greeting
 from greenroom.identities import DEFAULT_NAMESPACE
@@ -43,6 +45,13 @@ class WatchedDialog(Dialog):
     def lane_of(self, point: int) -> Lane | None:
         """Return the lane to the primary of a point's shard, by the map that it has."""
         return self._lanes.lane_of(point)
+
+    def copied(self, machine: Machine) -> "WatchedDialog":
+        """Return a copy, as a fork makes it; nobody in the child waits for what is under way."""
+        copy: WatchedDialog = deepcopy(self, {id(machine): machine})
+        for operation in copy._ledger.pending.values():
+            operation.token = _nobody
+        return copy
 
     def _remap(self, now_ns: int) -> None:
         before = self.identity
@@ -85,13 +94,33 @@ class ClientProcess(Process):
         self.tenant = int(namespace != DEFAULT_NAMESPACE)
         self.dialog.complaint = complaint
         self.dialog.went_over = went_over
-        runner = _Runner(self)
+        self._use(_Runner(self, self.dialog))
+        # Which client it is: on which machine it runs, and what it keeps.
+        self.number = 0
+        # Whether it speaks version 3 of the protocol, as former releases do.
+        self.former = False
+
+    def _use(self, runner: "_Runner") -> None:
+        self.runner = runner
+        self.dialog = runner.dialog
         self.perform = runner.perform
         self.hit = runner.hit
         self.gather = runner.gather
         self.watch = runner.watch
-        # Whether it speaks version 3 of the protocol, as former releases do.
-        self.former = False
+
+    def forked_from(self, parent: "ClientProcess") -> None:
+        """Begin as the child of a fork, with all that the parent has in its memory, but no connection.
+
+        What remains of that is for the product to say.
+        """
+        runners: Runners[_Runner] = Runners()
+        runners.put(parent, parent.runner)
+        runners.forked()
+        kept = runners.get(parent)
+        if kept is not None:
+            copy = _Runner(self, kept.dialog.copied(parent.machine))
+            self._use(copy)
+            copy.go_on()
 
     def may_show(self, entry: Entry, now_ns: int) -> bool:
         """Whether an entry of the near cache may be shown, as the rules say."""
@@ -114,11 +143,17 @@ class ClientProcess(Process):
             self.on_received(self)
 
 
+def _nobody(_reply: wire.Reply | None, _error: GreenroomError | None) -> None:
+    """Hear of what a parent's callers have asked."""
+
+
 class _Runner(DialogRunner):
     """The dialog of a process, on simulated sockets."""
 
-    def __init__(self, process: ClientProcess) -> None:
-        super().__init__(process.dialog)
+    dialog: WatchedDialog
+
+    def __init__(self, process: ClientProcess, dialog: WatchedDialog) -> None:
+        super().__init__(dialog)
         self._process = process
         self._attempts: dict[int, Attempt] = {}
         self._sockets: dict[int, End] = {}
@@ -130,6 +165,10 @@ class _Runner(DialogRunner):
     def gather(self, request: wire.Fanout, kind: Kind, outcome: Outcome) -> None:
         """Submit an operation that every shard answers. Raises what `Dialog.gather` raises."""
         self.dialog.gather(self._now_ns(), request, kind, outcome)
+        self._settle()
+
+    def go_on(self) -> None:
+        """Have the dialog be told of the time again."""
         self._settle()
 
     # --- what DialogRunner asks for ----------------------------------------------------------------------

@@ -262,10 +262,11 @@ class Stage:
         zones = self.plan.zones
         return zones[number % len(zones)] if zones else ""
 
-    def start_client(self, number: int) -> ClientProcess:
-        """Start a client process, in the place of a former one."""
+    def start_client(self, place: int, parent: ClientProcess | None = None) -> ClientProcess:
+        """Start a client process, in the place of a former one; with a parent it is a fork of that."""
         self.generations += 1
         plan = self.plan
+        number = place if parent is None else parent.number
         rate = plan.client_rates[number] if number < len(plan.client_rates) else 1_000_000
         machine = self.network.machine(f"client{number}", rate)
         # In every second world a store of a former release is among them.
@@ -289,9 +290,12 @@ class Stage:
             self._namespace_of(number),
             NearCache(kept, machine.now_ns, eager=plan.near_eager) if kept else None,
         )
+        process.number = number
         process.former = former
-        if number < len(self.clients):
-            self.clients[number] = process
+        if parent is not None:
+            process.forked_from(parent)
+        if place < len(self.clients):
+            self.clients[place] = process
         else:
             self.clients.append(process)
         return process

@@ -122,6 +122,7 @@ KINDS: dict[str, Callable[[Hit], Undo | None]] = {
     "slow": processes.slow,
     "poison": processes.poison,
     "kill client": processes.kill_client,
+    "fork client": processes.fork_client,
     "replace token": tokens.replace_token,
     "jump wall clock": processes.jump_clock,
     "change clock rate": processes.change_rate,
@@ -189,5 +190,6 @@ LASTING = KINDS.keys() - {
     "replace token",
     "elect another member",
     "end lease",
+    "fork client",
 }
 """Kinds whose `seconds` mean something."""

@@ -127,6 +127,20 @@ def kill_client(hit: Hit) -> Undo | None:
     return start
 
 
+def fork_client(hit: Hit) -> Undo | None:
+    """A client's process forks, and the child takes the place of another client."""
+    stage, parent, former = hit.stage, hit.target.process, hit.other_process()
+    if not isinstance(parent, ClientProcess) or not isinstance(former, ClientProcess) or parent is former:
+        return None
+    if not parent.alive or parent.paused or former not in stage.clients:
+        return None
+    place = stage.clients.index(former)
+    former.kill()
+    stage.start_client(place, parent)
+    hit.reach.workload.client_died(former, place)
+    return nothing
+
+
 # --- clocks ----------------------------------------------------------------------------------------------
 
 

@@ -1,29 +1,36 @@
 # ruff: noqa: ANN001, ANN002, ANN202, ARG001, ARG005, SLF001  mutants reach into what they break, and are not typed code
-"""Mutants of what clients keep: at the client, and at the primary that lets them."""
+"""Mutants of what clients keep: at the client, and at the primary that lets them.
+
+Those of shards that change hands are in `near_hands`.
+"""
 
 from greenroom import wire
 from greenroom.deadlines import NEVER_NS
 from greenroom.dialog.near import Entry, NearCache
-from greenroom.near_messages import Invalidate, NearLease
+from greenroom.dialog.runners import Runners
+from greenroom.near_messages import EncodedHeld, GetNear, Invalidate, NearLease
 from greenroom_cluster.shard.clients.requests import Requests
+from greenroom_cluster.shard.effects import ReplyToClient
 from greenroom_cluster.shard.near import leases
 from greenroom_cluster.shard.near.leases import Leases
 from greenroom_cluster.shard.near.served import Near
-from greenroom_cluster.shard.recovery import Recovery
 from greenroom_cluster.shard.roles.primary import Primary
-from greenroom_cluster.shard.roles.replica import Replica
 from simulations.mutants.near_stories import (
-    BACK_FROM_DISK,
+    CROWDED,
     CUT_OFF,
     DELAYED,
     FAR_AWAY,
+    FORKED,
     HALF_OPEN,
     KILLED_EARLY,
     MOVED,
+    REPEATED,
     STALLED,
-    TAKEN_OVER,
+    UNEVEN,
+    WOKEN,
 )
 from simulations.mutants.patching import Patches, mutant
+from simulations.mutants.serving import serve_by
 
 # --- the client's half -----------------------------------------------------------------------------------
 
@@ -81,6 +88,12 @@ def _(patches: Patches) -> None:
     patches.set(NearCache, "greeted", greeted)
 
 
+@mutant("keeps what its parent keeps", flagged=True, budget=40, plan=FORKED)
+def _(patches: Patches) -> None:
+    """The child of a fork shows what its parent had kept, though nobody tells it what changes."""
+    patches.set(Runners, "forked", lambda self: [])
+
+
 @mutant("keeps what its client changes", flagged=True, budget=20, plan=STALLED)
 def _(patches: Patches) -> None:
     """A request that may change a session leaves what is kept of it."""
@@ -95,6 +108,19 @@ def _(patches: Patches) -> None:
 def _(patches: Patches) -> None:
     """An answer is kept although a request that may change the session was sent meanwhile."""
     patches.set(NearCache, "drop", lambda self, digest: self.entries.pop(digest, None))
+
+
+@mutant("keeps what its client has let go", flagged=True, budget=40, plan=CROWDED)
+def _(patches: Patches) -> None:
+    """An answer is kept although the session made room since it was asked for."""
+    original = NearCache._evict
+
+    def evict(self):
+        filling, self.filling = self.filling, {}
+        original(self)
+        self.filling = filling
+
+    patches.set(NearCache, "_evict", evict)
 
 
 @mutant("keeps an answer that no one holds", flagged=True, budget=20, plan=STALLED)
@@ -150,6 +176,40 @@ def _(patches: Patches) -> None:
     """A connection may go on showing what it holds of shards that are not served any more."""
     patches.set(Near, "revoke", lambda self, holder: None)
     patches.set(Near, "close", lambda self: None)
+
+
+@mutant("lets a lease outlast that of a shard", flagged=True, budget=40, plan=UNEVEN)
+def _(patches: Patches) -> None:
+    """A session is held for a connection that was given more time, for other shards, than this one has."""
+    original = Near._may_hold
+
+    def may_hold(self, now_ns, connection, key):
+        holder = self._leases.holders.get(connection)
+        if holder is None:
+            return original(self, now_ns, connection, key)
+        granted_ns, holder.granted_ns = holder.granted_ns, 0
+        try:
+            return original(self, now_ns, connection, key)
+        finally:
+            holder.granted_ns = granted_ns
+
+    patches.set(Near, "_may_hold", may_hold)
+
+
+@mutant("holds a session of a shard that is taken back", flagged=True, budget=40, plan=MOVED)
+def _(patches: Patches) -> None:
+    """Sessions are given out while all have to drop their shard, before it is handed over."""
+    original = Near._may_hold
+
+    def may_hold(self, now_ns, connection, key):
+        leaving, self.leaving = self.leaving, False
+        revoking, self._revoking = self._revoking, {}
+        try:
+            return original(self, now_ns, connection, key)
+        finally:
+            self.leaving, self._revoking = leaving, revoking
+
+    patches.set(Near, "_may_hold", may_hold)
 
 
 @mutant("trusts the clocks of clients", flagged=True, budget=40, plan=STALLED)
@@ -270,6 +330,19 @@ def _(patches: Patches) -> None:
     patches.set(Near, "read", lambda self, origin, request, time_us: False)
 
 
+@mutant("reads what was before without a lease", flagged=True, budget=40, plan=WOKEN)
+def _(patches: Patches) -> None:
+    """While a change waits, what was before it is read whether or not the primary may answer."""
+    original = Primary.read
+
+    def read(self, now_ns, wall_us, origin, client, request):
+        near = self.near if type(request) is wire.Get else None
+        if near is None or not near.read(origin, request, self.clock.read(now_ns, wall_us)):
+            original(self, now_ns, wall_us, origin, client, request)
+
+    serve_by(patches, "read", read)
+
+
 @mutant("refuses by what holders do not know of", flagged=True, budget=40, plan=STALLED)
 def _(patches: Patches) -> None:
     """A refusal leaves at once, although it tells of a change that waits."""
@@ -288,6 +361,43 @@ def _(patches: Patches) -> None:
 def _(patches: Patches) -> None:
     """A repeat is answered at once by the kept reply, while the first answer waits."""
     patches.set(Primary, "_show", lambda self, origin, reply, asked_for: self.reply(origin, reply))
+
+
+@mutant("holds what a kept reply shows", flagged=True, budget=60, plan=REPEATED)
+def _(patches: Patches) -> None:
+    """A repeated patch is answered by a kept reply that its client keeps, though others have come since."""
+    show, leaving, take_in = Primary._show, NearCache.leaving, Requests.take_in
+    clients: dict[int, bytes] = {}
+    keeping: set[bytes] = set()
+
+    def noting(self, now_ns, wall_us, event):
+        clients[event.connection] = event.client
+        if any(isinstance(each, GetNear) for each in event.requests):
+            keeping.add(event.client)
+        take_in(self, now_ns, wall_us, event)
+
+    def may_hold(near, origin, key):
+        return clients[origin] in keeping and near._may_hold(near._step.now_ns, origin, key)
+
+    def holding(self, origin, reply, asked_for):
+        near = self.near
+        plain = near is None or type(asked_for) is not wire.Patch or type(reply) is not wire.EncodedSession
+        if plain or near._in_the_way(asked_for) or not may_hold(near, origin, asked_for.digest):
+            show(self, origin, reply, asked_for)
+        else:
+            near._hold(origin, asked_for.digest)
+            held = EncodedHeld(reply.request_id, reply.state, 10**9)
+            self.context.effects.append(ReplyToClient(origin, held))
+
+    def awaiting(self, link, request):
+        sent = leaving(self, link, request)
+        if type(request) is wire.Patch and link.lease is not None:
+            self._await(link, request)
+        return sent
+
+    patches.set(Requests, "take_in", noting)
+    patches.set(Primary, "_show", holding)
+    patches.set(NearCache, "leaving", awaiting)
 
 
 @mutant("lists what holders do not know of", flagged=True, budget=40, plan=FAR_AWAY)
@@ -313,24 +423,3 @@ def _(patches: Patches) -> None:
         return original(self, command)
 
     patches.set(Near, "_in_the_way", in_the_way)
-
-
-# --- changing hands --------------------------------------------------------------------------------------
-
-
-@mutant("hands over what is held", flagged=True, budget=40, plan=MOVED)
-def _(patches: Patches) -> None:
-    """A shard is handed over while clients may show what this primary has answered."""
-    patches.set(Near, "leave", lambda self, now_ns: True)
-
-
-@mutant("takes over at once from the dead", flagged=True, budget=60, plan=TAKEN_OVER)
-def _(patches: Patches) -> None:
-    """A backup of a primary that is known dead does not wait for the clients of that."""
-    patches.set(Replica, "_quiet_until_ns", lambda self, now_ns, reason: 0)
-
-
-@mutant("comes back from disk without waiting for clients", flagged=True, budget=60, plan=BACK_FROM_DISK)
-def _(patches: Patches) -> None:
-    """Who recovers a shard takes its former primary for dead since long ago."""
-    patches.set(Recovery, "_bereft_ns", lambda self, now_ns, *_: now_ns - 10_000_000_000)

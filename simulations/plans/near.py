@@ -44,7 +44,23 @@ def near(plan: Plan) -> Plan:
     for _ in range(random.choice((1, 2, 3, 6))):
         at_ms = begin + random.uniform(0, random.choice((20.0, 400.0, plan.seconds * 300)))
         faults.append(_fault(plan, random, random.choice(_FAULTS), round(at_ms, 3)))
+    faults += _forks(plan)
     return replace(plan, faults=tuple(sorted(faults, key=lambda fault: fault.at_ms)))
+
+
+def _forks(plan: Plan) -> list[Fault]:
+    """Let a client that keeps sessions fork, in some plans, while others change what it keeps."""
+    random = Random(f"{plan.seed}/forks")
+    if plan.clients < 2 or random.random() < 0.7:
+        return []
+    times_ms = [
+        round(random.uniform(0.1, 0.9) * plan.seconds * 1000, 3) for _ in range(random.choice((1, 3)))
+    ]
+    pairs = [random.sample(range(plan.clients), 2) for _ in times_ms]
+    return [
+        Fault(at_ms, "fork client", f"client {parent}", other=f"client {place}")
+        for at_ms, (parent, place) in zip(times_ms, pairs, strict=True)
+    ]
 
 
 def _with_reads(plan: Plan, random: Random) -> tuple[Action, ...]:

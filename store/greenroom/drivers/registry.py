@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TypeAlias
 
 from greenroom.dialog import Dialog
+from greenroom.dialog.runners import Runners
 from greenroom.drivers import Runner
 from greenroom.drivers.security import Security
 from greenroom.errors import UsageError
@@ -44,7 +45,7 @@ class Registry:
         self._secrets = secrets
         self._loopback_only = loopback_only
         self._make_dialog = make_dialog
-        self._runners: dict[LoopKey, _AnyRunner] = {}
+        self._runners: Runners[_AnyRunner] = Runners()
         self._lock = threading.Lock()
         self._latest: tuple[object, _AnyRunner | None] = (None, None)
         _registries.add(self)
@@ -72,22 +73,20 @@ class Registry:
     def all(self) -> list[_AnyRunner]:
         """Return every runner."""
         with self._lock:
-            return list(self._runners.values())
+            return [runner for _, runner in self._runners.items()]
 
     def take_all(self) -> list[_AnyRunner]:
         """Return every runner and forget them."""
         with self._lock:
-            runners = list(self._runners.values())
-            self._runners.clear()
             self._latest = (None, None)
-        return runners
+            return self._runners.take_all()
 
     def _make(self, key: LoopKey) -> _AnyRunner:
         with self._lock:
-            for other, runner in list(self._runners.items()):
+            for other, runner in self._runners.items():
                 if runner.over or runner.closed:
                     runner.discard()
-                    del self._runners[other]
+                    self._runners.drop(other)
             dialog = self._make_dialog()
             if isinstance(key, asyncio.AbstractEventLoop):
                 from greenroom.drivers.asyncio_ import AsyncioRunner
@@ -98,15 +97,14 @@ class Registry:
 
                 make = TrioRunner
             made = make(dialog, self._security, self._secrets, loopback_only=self._loopback_only)
-            self._runners[key] = made
+            self._runners.put(key, made)
             return made
 
     def _forked(self) -> None:
         """Drop what the parent opened. If another of its threads held the lock, no one would release it."""
-        runners, self._runners = self._runners, {}
         self._latest = (None, None)
         self._lock = threading.Lock()
-        for runner in runners.values():
+        for runner in self._runners.forked():
             runner.discard()
 
 

@@ -27,6 +27,7 @@ from greenroom.errors import RemoteProtocolError
 from greenroom.framing import FrameBuffer, encode_frames, encode_greeting, messages_decoder
 from greenroom.ids import POINT_BITS
 from greenroom.loopback_secrets import LoopbackSecrets
+from greenroom.near_messages import GetNear, Held, NearBeacon, NearLease, NearRequest
 from greenroom.proofs import NONCE_BYTES, Challenge, Proof, asks
 from greenroom.table import StateTable
 from tests.store.client.fake_watches import FakeWatches
@@ -34,7 +35,8 @@ from tests.store.client.fake_watches import FakeWatches
 LOOK_SECONDS = 0.1
 _decode_proof = msgspec.msgpack.Decoder(Proof).decode
 _decode_greeting = msgspec.msgpack.Decoder(wire.Hello).decode
-_decode_messages = messages_decoder(wire.ClientMessage | WatchRequest).decode
+_decode_messages = messages_decoder(wire.ClientMessage | NearRequest | WatchRequest).decode
+FAR_US = 3600 * 1_000_000
 
 
 class FakeState:
@@ -165,7 +167,7 @@ class _Connection(asyncio.Protocol):
             self.transport.close()
             return None
         name, clock_us = self.cluster.map.cluster, time.time_ns() // 1000
-        features = (wire.FEATURE_ENDINGS,)
+        features = (wire.FEATURE_ENDINGS, *((wire.FEATURE_NEAR,) if self.cluster.holds else ()))
         answer = wire.Hello(
             wire.PROTOCOL_VERSION, 1, name, "actor", mine, clock_us=clock_us, features=features
         )
@@ -186,9 +188,14 @@ class _Connection(asyncio.Protocol):
 
 
 class FakeCluster:
-    """Use as a context manager; the methods may be called from any other thread."""
+    """Use as a context manager; the methods may be called from any other thread.
 
-    def __init__(self, actors: int = 2, shards: int = 8, cluster: str = "greenroom") -> None:
+    With `holds` its actors offer to hold sessions for near caches, and tell nobody when they change.
+    """
+
+    def __init__(
+        self, actors: int = 2, shards: int = 8, cluster: str = "greenroom", *, holds: bool = False
+    ) -> None:
         self.state = FakeState(shards)
         self.node_id = os.urandom(16)
         self.subscribers: set[_Connection] = set()
@@ -197,6 +204,7 @@ class FakeCluster:
         self.keep_log = False
         self.shards = shards
         self.cluster = cluster
+        self.holds = holds
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -289,8 +297,14 @@ class FakeCluster:
         if isinstance(request, wire.Fanout):
             mine = tuple(s for s in request.shards if self.map.shards[s].primary == actor.incarnation)
             return self.state.answer(client, msgspec.structs.replace(request, shards=mine))
+        if isinstance(request, NearBeacon):
+            return NearLease(request.sent_ns, FAR_US)
         if self.map.shards[self.state.shard_of(request.point)].primary != actor.incarnation:
             return wire.Redirect(request.request_id, self.map.version)
+        if isinstance(request, GetNear):
+            number = request.request_id
+            found = self.state.answer(client, wire.Get(number, request.point, request.digest))
+            return Held(number, found.state, FAR_US) if isinstance(found, wire.Session) else found
         return self.state.answer(client, request)
 
     # --- what tests do to it -----------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from greenroom.errors import OutcomeUnknownError
 from greenroom.ids import new_session_id
 from greenroom.sessions import SessionData
 from greenroom.testing import library_named
-from tests.store.client.fake_cluster import FakeCluster
+from tests.store.client.fake_cluster import FakeCluster, running_cluster
 from tests.store.client.store_stage import LIBRARIES, SECONDS, run, session, until
 
 
@@ -132,6 +132,49 @@ with asyncio.Runner() as parent:
     parent.run(store.aclose())
 """
 
+SCRIPT_FORK_NEAR = """
+import os, sys, threading, traceback
+from datetime import datetime, timedelta, UTC
+from greenroom.cluster_store import ClusterStore
+from greenroom import SessionData, new_session_id
+from greenroom.testing import library_named
+library = library_named(sys.argv[2])
+store, other = ClusterStore(sys.argv[1], near_sessions=9, near_eager=True), ClusterStore(sys.argv[1])
+ONE = new_session_id()
+async def shown():
+    return (await store.get(ONE)).data["state"]
+async def fill():
+    expires = datetime.now(UTC) + timedelta(1)
+    await store.create(SessionData(session_id=ONE, expires=expires, data={"state": "old"}))
+    while not store.near().hits:
+        await shown()
+    await other.patch(ONE, set={"state": "new"})
+    assert await shown() == "old", "it is kept, and nobody has told that it changed"
+async def in_child():
+    assert store.near().entries == store.near().hits == 0
+    assert await shown() == "new"
+    while not store.near().hits:
+        assert await shown() == "new"
+def child():
+    try:
+        library.run(in_child, 30)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+async def parent():
+    await fill()
+    if not (pid := os.fork()):
+        thread = threading.Thread(target=child)
+        thread.start()
+        thread.join()
+    assert os.waitpid(pid, 0)[1] == 0
+    assert await shown() == "old", "the parent keeps what it kept"
+    await store.aclose()
+    await other.aclose()
+library.run(parent, 30)
+"""
+
 
 def run_script(text: str, *arguments: str) -> None:
     done = subprocess.run(
@@ -154,6 +197,13 @@ def test_fork_makes_a_client_of_its_own(cluster: FakeCluster) -> None:
     assert len(cluster.state.sessions) == 20
     assert len({client for client, _ in cluster.state.applied}) == 2
     assert len(set(cluster.state.applied)) == 20
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_forks_child_shows_nothing_that_its_parent_keeps(library: str) -> None:
+    """It has what the parent keeps in its memory, too, but nobody would tell it what changes."""
+    with running_cluster(holds=True) as cluster:
+        run_script(SCRIPT_FORK_NEAR, cluster.address, library)
 
 
 def test_callbacks_do_not_keep_the_context_of_the_first_request(cluster: FakeCluster) -> None:
