@@ -222,7 +222,9 @@ def variables_of_tests() -> set[str]:
         "hosts/story",
         "hosts/test_hosts",
         "store/test_scan",
+        "browser/test_near_logout",
         "system/test_hostile_frames",
+        "system/test_near",
         "system/test_sqlite",
     )
     code = "".join((ROOT / f"tests/{each}.py").read_text() for each in readers)

@@ -444,9 +444,9 @@ def check_history(
     return [violation for violation in found if violation is not None]
 
 
-def assert_explained(history: Iterable[Operation]) -> None:
-    """Fail with the first few violations if the history has any."""
-    violations = check_history(history)
+def assert_explained(history: Iterable[Operation], *, apart: bool = False) -> None:
+    """Fail with the first few violations if the history has any; `apart` as above."""
+    violations = check_history(history, apart=apart)
     if violations:
         shown = "\n".join(str(violation) for violation in violations[:3])
         raise AssertionError(f"{len(violations)} sessions with lost or stale results\n{shown}")

@@ -30,11 +30,12 @@ import trio
 import greenroom
 from simulations.checks.linearizability import Kind, Operation, Outcome, Reason, read_history, write_history
 
-Library = Literal["asyncio", "trio"]
+Library = Literal["asyncio", "trio", "uvloop"]
 REPOSITORY = Path(__file__).resolve().parents[2]
 LIFETIME = timedelta(hours=1)
 READY_SECONDS = 60.0
 FINISH_SECONDS = 60.0
+BLOCKED_SHARE = 0.01
 SKUS = ("bowl", "lamp", "mug", "pan")
 
 
@@ -50,7 +51,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
 
     `pause_seconds` is how long a worker waits between operations, on average. `stores` of them share the
     workers, each a client of its own to the cluster. A process told to end first does what lacks of
-    `operations_min`, so that a slow machine is no light load.
+    `operations_min`, so that a slow machine is no light load. `reads` is how often it reads, where it patches
+    30 times. Now and then it blocks its event loop, for up to `block_seconds`.
     """
 
     name: str
@@ -63,6 +65,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     own_sessions: int = 10
     operations_min: int = 100
     pause_seconds: float = 0.01
+    block_seconds: float = 0.0
+    reads: int = 30
     seed: int = 0
 
 
@@ -177,8 +181,9 @@ class Worker:
     """One caller: picks a session and an operation, again and again."""
 
     def __init__(
-        self, name: str, recorder: Recorder, sessions: Sequence[LoadSession], rng: random.Random
+        self, name: str, recorder: Recorder, sessions: Sequence[LoadSession], rng: random.Random, reads: int
     ) -> None:
+        self._reads = reads
         self._name = name
         self._recorder = recorder
         self._sessions = sessions
@@ -193,7 +198,7 @@ class Worker:
             number = self._rng.randrange(number)  # a dead id
         action = self._rng.choices(
             (self._get, self._patch, self._patch_if, self._update, self._update_if, self._end, self._rotate),
-            (30, 30, 10, 6, 6, 5, 6),
+            (self._reads, 30, 10, 6, 6, 5, 6),
         )[0]
         await action(session, number)
 
@@ -279,7 +284,8 @@ class Crew:
     def _worker(self, number: int) -> Worker:
         name = f"{self.workload.name}.{number}"
         recorder = Recorder(self.stores[number % len(self.stores)], name, self.history)
-        return Worker(name, recorder, self.sessions, random.Random(self._rng.random()))
+        rng = random.Random(self._rng.random())
+        return Worker(name, recorder, self.sessions, rng, self.workload.reads)
 
     async def prepare(self) -> None:
         """Make every session."""
@@ -292,15 +298,29 @@ class Crew:
         while not await wait(self._rng.uniform(0, 2 * pause)) or (
             len(self.history) < self.workload.operations_min
         ):
+            if self.workload.block_seconds and self._rng.random() < BLOCKED_SHARE:
+                self._block()
             await worker.step()
+
+    def _block(self) -> None:
+        """Keep the event loop from everything else, as a view that is no coroutine does."""
+        time.sleep(self._rng.uniform(0, self.workload.block_seconds))
 
     async def finish(self) -> None:
         """Look at every session for the last time, and close."""
         for session in self.sessions:
             await self.workers[0].look(session)
+        # A store of a former release has no such counts, and one in memory neither.
+        near = [msgspec.to_builtins(store.near()) for store in self.stores if hasattr(store, "near")]
         for store in self.stores:
             await store.aclose()
         write_history(Path(self.workload.history), self.history)
+        _near_file(self.workload).write_bytes(msgspec.json.encode(near))
+
+
+def _near_file(workload: Workload) -> Path:
+    """Return where a process leaves what its near caches have done."""
+    return Path(f"{workload.history}.near")
 
 
 async def _run_trio(workload: Workload) -> None:
@@ -363,7 +383,12 @@ def main() -> None:
     else:
         import asyncio
 
-        asyncio.run(_run_asyncio(workload))
+        run: Callable[..., None] = asyncio.run
+        if workload.library == "uvloop":
+            import uvloop
+
+            run = uvloop.run
+        run(_run_asyncio(workload))
 
 
 # --- beside a test ---------------------------------------------------------------------------------------
@@ -372,12 +397,13 @@ def main() -> None:
 class Load:
     """Processes of callers at work; after the block, their merged history and what the callers saw.
 
-    `history` is empty until then. `errors` counts "unavailable" and "unknown"; what the state of a session
-    forbids is no error.
+    `history` is empty until then, and `near`, what the near cache of each store has done. `errors` counts
+    "unavailable" and "unknown"; what the state of a session forbids is no error.
     """
 
     def __init__(self) -> None:
         self.history: list[Operation] = []
+        self.near: list[dict[str, Any]] = []
         self.processes: list[tuple[Workload, trio.Process]] = []
 
     async def hang_up(self) -> None:
@@ -445,6 +471,7 @@ async def open_load(
                 if await process.wait() != 0:
                     raise RuntimeError(f"the load {workload.name} failed; see its standard error")
             load.history += read_history(Path(workload.history))
+            load.near += msgspec.json.decode(_near_file(workload).read_bytes())
         load.history.sort(key=lambda operation: operation.invoked_ns)
     finally:
         for _, process in processes:

@@ -1,6 +1,6 @@
-"""Near caches of real processes: one changes and ends sessions, the other never shows what was before.
+"""Near caches of real processes: nobody is shown what was before a change that was acknowledged.
 
-Both processes run on one host, so their times are of one clock.
+All processes run on one host, so their times are of one clock.
 """
 
 import json
@@ -9,20 +9,35 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 import trio
 
 from greenroom import ClusterStore, new_session_id, store_from_url
-from tests.system.stage import HEALTHY_SECONDS, SETTINGS, SharedCluster, session, succeeded
+from tests.system.load import Load, Release
+from tests.system.stage import (
+    HEALTHY_SECONDS,
+    SETTINGS,
+    Probe,
+    SharedCluster,
+    loaded,
+    session,
+    stopped,
+    succeeded,
+)
 
 pytestmark = [pytest.mark.system, pytest.mark.trio]
 
 NEAR = "near_sessions=1000&near_eager=true"
 LAPSED_SECONDS = 0.33
+ROUNDS = int(os.environ.get("GREENROOM_NEAR_ROUNDS", "1"))
+CHAOS_SECONDS = float(os.environ.get("GREENROOM_NEAR_CHAOS_SECONDS", "12"))
 PATIENCE_SECONDS = 0.5
 """For a busy machine, beside what is promised."""
 
@@ -138,3 +153,95 @@ async def test_no_process_shows_what_was_before_a_change(cluster: SharedCluster)
             reads[-1][2] in (0, book.said[each][-2][1]) for each, reads in reader.report["shown"].items()
         )
     await cluster.healthy()
+
+
+# --- loads under chaos -----------------------------------------------------------------------------------
+
+
+class Chaos:
+    """Has something happen all the time: to an actor, once all is whole, and meanwhile to some caller."""
+
+    def __init__(self, cluster: SharedCluster, load: Load, probe: Probe, seed: int) -> None:
+        self._cluster = cluster
+        self._load = load
+        self._probe = probe
+        self._random = Random(seed)
+        self.happened: Counter[str] = Counter()
+        self.slowest_seconds = 0.0
+
+    async def go_on(self, seconds: float) -> None:
+        """Go on for so long."""
+        over = trio.current_time() + seconds
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._stop_callers, over)
+            while trio.current_time() < over:
+                await self._random.choice((self._kill_actor, self._pause_actor))()
+                await self._cluster.healthy()
+
+    async def _for(self, least: float, most: float) -> None:
+        """Let a while pass, in which every shard is written and read."""
+        took = await self._probe.throughout(self._random.uniform(least, most))
+        self.slowest_seconds = max(self.slowest_seconds, took)
+
+    async def _stop_callers(self, over: float) -> None:
+        """Stop one of the processes of callers, again and again, for less and for more than its lease."""
+        while trio.current_time() < over:
+            with trio.move_on_after(self._random.uniform(0.0, 0.4)):
+                await trio.sleep_forever()
+            _, process = self._random.choice(self._load.processes)
+            self.happened["caller stopped"] += 1
+            with stopped(process.pid), trio.move_on_after(self._random.choice((0.1, 0.25, 0.4, 1.2))):
+                await trio.sleep_forever()
+
+    async def _kill_actor(self) -> None:
+        victim = await self._cluster.busiest_primary()
+        self.happened["actor killed"] += 1
+        os.kill(victim.pid, signal.SIGKILL)
+        await self._for(0.2, 0.6)
+        await self._cluster.until(succeeded(victim))
+
+    async def _pause_actor(self) -> None:
+        victim = await self._cluster.busiest_primary()
+        self.happened["actor paused"] += 1
+        with stopped(victim.pid):
+            await self._for(0.2, 2.0)
+
+
+@pytest.mark.timeout(120 + ROUNDS * (CHAOS_SECONDS + 120))
+async def test_no_hit_is_stale_whatever_happens(
+    cluster: SharedCluster, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """Half of the callers keep sessions; all block their loops now and then. Every result is judged."""
+    for number in range(ROUNDS):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        async with (
+            store_from_url(f"{cluster.url}?{NEAR}") as store,
+            loaded(
+                cluster,
+                directory,
+                near=True,
+                url=f"{cluster.url}?{NEAR}",
+                others=[Release(sys.executable, cluster.url)],
+                libraries=("asyncio", "trio", "uvloop"),
+                workers=4,
+                fixed_sessions=16,
+                own_sessions=4,
+                reads=150,
+                pause_seconds=0.03,
+                block_seconds=0.4,
+            ) as load,
+        ):
+            probe = Probe(store)
+            await probe.begin()
+            chaos = Chaos(cluster, load, probe, number)
+            await chaos.go_on(CHAOS_SECONDS)
+            await probe.check()
+        told = {name: sum(each[name] for each in load.near) for name in ("hits", "misses", "invalidations")}
+        told |= {**chaos.happened, "operations": len(load.history), "longest": load.longest_seconds()}
+        told |= {"slowest round": chaos.slowest_seconds}
+        record_property(f"round_{number}", told)
+        assert min(chaos.happened["caller stopped"], chaos.happened.total() - 1) > 0
+        with_caches = [each for each in load.near if each["supported"]]
+        assert len(with_caches) == 3
+        assert all(each["hits"] and each["invalidations"] for each in with_caches)
