@@ -34,7 +34,8 @@ class SecretFile:
     >>> sessions = Session(secret=SecretFile("/etc/shop/session-secrets"), store=URL)
 
     One secret a line: the first signs, all verify. The file has the mode 0600 or 0400 and belongs to the
-    user of this process, or to root. Replace it by renaming another over it, so that no half of it is read.
+    user of this process, or to root, who may let a group read it (0440). Replace it by renaming another over
+    it, so that no half of it is read.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -96,7 +97,7 @@ def _objection(found: os.stat_result) -> str:
     """Return what is wrong with a file, to follow its path; empty if nothing is."""
     if not stat.S_ISREG(found.st_mode):
         return "is no regular file"
-    if objection := private_files.objection(found.st_mode):
+    if objection := private_files.objection(found.st_mode, found.st_uid, os.geteuid()):
         return objection
     if found.st_uid not in (0, os.geteuid()):
         return "belongs to another user, who can read and replace it: chown it"

@@ -4,6 +4,14 @@ import pytest
 
 from tests.packaging.environments import Environment
 from tests.packaging.former import former_environment
+from tests.packaging.images import why_no_overlays
+
+
+@pytest.fixture(scope="session")
+def overlays() -> None:
+    """Skip the test if this kernel mounts no overlays, as within some containers."""
+    if reason := why_no_overlays():
+        pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

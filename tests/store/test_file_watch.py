@@ -59,10 +59,22 @@ def test_path_that_is_none_has_no_mark() -> None:
 @pytest.mark.parametrize("mode", [0o100600, 0o100400, 0o40700])
 def test_file_of_its_owner_alone_is_private(mode: int) -> None:
     assert is_private(mode)
-    assert objection(mode) == ""
+    assert objection(mode, 1000, 1000) == ""
 
 
 @pytest.mark.parametrize("mode", [0o100640, 0o100604, 0o100620, 0o100602, 0o100601])
 def test_file_that_others_can_open_is_not_private(mode: int) -> None:
     assert not is_private(mode)
-    assert f"has the mode {mode & 0o777:04o}" in objection(mode)
+    for owner, user in ((1000, 1000), (0, 0), (1001, 1000)):
+        assert f"has the mode {mode & 0o777:04o}" in objection(mode, owner, user)
+
+
+@pytest.mark.parametrize("mode", [0o100440, 0o100640, 0o100400])
+def test_root_may_let_a_group_read_a_secret(mode: int) -> None:
+    """So Kubernetes hands files to a container that does not run as root."""
+    assert objection(mode, 0, 7400) == ""
+
+
+@pytest.mark.parametrize("mode", [0o100444, 0o100660, 0o100460, 0o100441])
+def test_root_may_let_no_more_than_a_group_read(mode: int) -> None:
+    assert f"has the mode {mode & 0o777:04o}" in objection(mode, 0, 7400)

@@ -4,6 +4,7 @@ The standard library shows no own certificate, so it is read by a handshake in m
 also proves that key, certificate and CAs fit together, and that all of it is valid now.
 """
 
+import os
 import ssl
 import time
 from collections.abc import Callable
@@ -189,10 +190,10 @@ def _trusted(context: ssl.SSLContext, files: TlsFiles | BearerFiles, shown: int 
 
 def _check_key(files: TlsFiles) -> None:
     try:
-        mode = Path(files.key).stat().st_mode
+        found = Path(files.key).stat()
     except OSError as error:
         raise UsageError(_unreadable(files, "key", error)) from None
-    if objection := private_files.objection(mode):
+    if objection := private_files.objection(found.st_mode, found.st_uid, os.geteuid()):
         raise UsageError(f"{files.option('key')}: {files.key} {objection}")
 
 
