@@ -6,19 +6,39 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+import msgspec
 from rich.console import Console
 
+from benchmarks.appearance import GRID, GROUND, INK, LOOKS, SCENARIOS, with_dark_colours
 from benchmarks.results import Results
 from benchmarks.samples import DISTRIBUTION
 from benchmarks.summary import CALLERS, SMALL, bytes_per_session, cells_of, failovers_by
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-_OURS = "greenroom"
 _TITLES = {"get": "reads", "update": "writes"}
+_ROOM = 1.8
+"""How much longer than the longest bar an axis is, for the words behind it."""
 
 Draw = Callable[["Axes", Results], None]
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """What a contender's callers went through in one scenario: the longest wait, and what was lost."""
+
+    scenario: str
+    contender: str
+    wait_seconds: float
+    lost_writes: int
+    stale_reads: int
+
+    @property
+    def loss(self) -> str:
+        """What was lost, in words."""
+        stale = f", and {self.stale_reads:,} stale reads" if self.stale_reads else ""
+        return f"{self.lost_writes:,}{stale}"
 
 
 def draw_all(results: Results, directory: Path, console: Console) -> list[tuple[str, str]]:
@@ -58,38 +78,64 @@ def draw_all(results: Results, directory: Path, console: Console) -> list[tuple[
             bool(results.stored),
             _stored_memory,
         ),
-        ("failover.svg", "longest wait of any caller, by failure", bool(results.failovers), _failover),
     ]
+    _prepare()
     drawn = []
     for file, caption, wanted, draw in plots:
         if wanted:
-            _save(directory / file, caption, draw, results)
+            _save(directory / file, _with_axes(caption, draw, results))
             drawn.append((file, caption))
+    if results.failovers:
+        caption = "by failure: the longest wait of any caller, and the acknowledged writes that were lost"
+        _save(directory / "failover.svg", _failures(caption, failures_of(results)))
+        drawn.append(("failover.svg", caption))
     return drawn
 
 
-def _save(file: Path, caption: str, draw: Draw, results: Results) -> None:
+def _prepare() -> None:
     import matplotlib as mpl
 
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "greenroom"  # the same data give the same file
     mpl.rcParams["svg.fonttype"] = "none"  # text stays text, and files small
+    inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+    mpl.rcParams.update(dict.fromkeys(inked, INK))
+    mpl.rcParams.update(dict.fromkeys(("figure.facecolor", "axes.facecolor", "legend.facecolor"), GROUND))
+    mpl.rcParams.update({"grid.color": GRID, "legend.edgecolor": GRID, "legend.framealpha": 1.0})
+
+
+def _save(file: Path, figure: "Figure") -> None:
+    from matplotlib import pyplot as plt
+
+    figure.savefig(file, metadata={"Date": None})
+    plt.close(figure)
+    file.write_text(with_dark_colours(file.read_text()))
+
+
+def _with_axes(caption: str, draw: Draw, results: Results) -> "Figure":
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     draw(axes, results)
     axes.set_title(caption)
-    axes.grid(visible=True, alpha=0.3)
+    axes.grid(visible=True)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize="small")
-    figure.savefig(file, metadata={"Date": None})
-    plt.close(figure)
+    return figure
 
 
 def _lines(axes: "Axes", series: Iterable[tuple[str, list[float], list[float]]]) -> None:
     for name, across, up in series:
-        ours = name.startswith(_OURS)
-        axes.plot(across, up, label=name, marker="o", markersize=3, linewidth=2.5 if ours else 1.2)
+        look = LOOKS[name]
+        axes.plot(
+            across,
+            up,
+            label=look.name,
+            color=look.colour,
+            marker=look.marker,
+            markersize=5,
+            linewidth=2.5 if look.ours else 1.2,
+        )
 
 
 def _throughput(work: str) -> Draw:
@@ -191,12 +237,56 @@ def _by_stored(axes: "Axes", results: Results, figure: Callable[[int], float]) -
     axes.set_ylim(bottom=0)
 
 
-def _failover(axes: "Axes", results: Results) -> None:
-    by = failovers_by(results.failovers)
-    labels = [f"{scenario}\n{contender}" for scenario, contender in by]
-    waits = [median(reading.unavailable for reading in each) for each in by.values()]
-    colours = ["C0" if contender == _OURS else "C1" for _, contender in by]
-    axes.barh(labels, waits, color=colours)
-    axes.invert_yaxis()
-    axes.tick_params(axis="y", labelsize="small")
-    axes.set_xlabel("seconds")
+def failures_of(results: Results) -> list[Failure]:
+    """Return what is compared, by scenario: the median of the waits, the sum of what was lost."""
+    return [
+        Failure(
+            scenario,
+            contender,
+            median(each.unavailable for each in readings),
+            sum(each.lost_writes for each in readings),
+            sum(each.stale_reads for each in readings),
+        )
+        for (scenario, contender), readings in failovers_by(results.failovers).items()
+    ]
+
+
+def _failures(caption: str, failures: list[Failure]) -> "Figure":
+    """Draw both figures of each contender on one line: who waits little may have lost much."""
+    from matplotlib import pyplot as plt
+
+    figure, (waits, losses) = plt.subplots(1, 2, figsize=(11, 7), sharey=True, layout="constrained")
+    places: list[float] = []
+    headings: dict[float, str] = {}
+    for failure in failures:
+        title = SCENARIOS[failure.scenario]
+        if title not in headings.values():
+            headings[(places[-1] + 1.3) if places else 0.0] = title
+            places.append(max(headings) + 0.9)
+        else:
+            places.append(places[-1] + 0.9)
+    colours = [LOOKS[failure.contender].colour for failure in failures]
+    parts = (
+        (
+            waits,
+            [each.wait_seconds for each in failures],
+            [f"{each.wait_seconds:.2f} s" for each in failures],
+        ),
+        (losses, [each.lost_writes for each in failures], [each.loss for each in failures]),
+    )
+    for axes, figures, labels in parts:
+        bars = axes.barh(places, figures, height=0.72, color=colours)
+        axes.bar_label(bars, labels, padding=4, fontsize="small")
+        axes.locator_params(axis="x", nbins=4)
+        axes.set_xlim(0, max(*figures, 1) * _ROOM)
+        axes.grid(visible=True, axis="x")
+        axes.set_axisbelow(True)
+    for place, title in headings.items():
+        waits.text(0, place, f" {title}", va="center", fontweight="bold", fontsize="small")
+    waits.set_yticks(places, [LOOKS[each.contender].name for each in failures], fontsize="small")
+    waits.invert_yaxis()
+    waits.set_xlabel("longest wait in seconds, median of the runs")
+    losses.set_xlabel("acknowledged writes lost, sum of the runs")
+    losses.xaxis.set_major_formatter("{x:,.0f}")
+    figure.suptitle(caption)
+    return figure
