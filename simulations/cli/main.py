@@ -1,4 +1,4 @@
-"""The command `python -m simulations`: run, replay, scenario, mutants, scale, decide.
+"""The command `python -m simulations`: run, replay, scenario, sequence, mutants, scale, decide.
 
 Results go to stdout, progress to stderr. The exit status is 0 if all is well, 1 if a rule was broken (or a
 mutant not found), 2 if the command makes no sense.
@@ -22,8 +22,10 @@ from simulations.plans.plan import Plan
 from simulations.plans.shrinking import Shrinker
 from simulations.runs.batch import Summary, run_plan, summarize
 from simulations.runs.plan_files import read_plan
+from simulations.stories.exchanges import EXCHANGES
 from simulations.stories.pictures import draw
 from simulations.stories.scenarios import load, names, run_scenario
+from simulations.stories.sequences import draw_exchange
 from simulations.stories.telling import tell_plan
 from simulations.studies import scale
 from simulations.studies.deciding import Difference, decide_in_parallel
@@ -45,6 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
         commands.add_parser("replay", help="show all of one seed, and the shortest story if it fails")
     )
     _add_scenario(commands.add_parser("scenario", help="run a named story and draw it"))
+    _add_sequence(
+        commands.add_parser("sequence", help="draw what processes say to each other, as it was said")
+    )
     _add_mutants(commands.add_parser("mutants", help="plant known mistakes and see them found"))
     _add_scale(commands.add_parser("scale", help="compute what large clusters cost"))
     _add_decide(
@@ -230,6 +235,29 @@ def _scenario(options: argparse.Namespace) -> int:
             share = f"{each.answered} of {each.operations}"
             print(f"| {each.name} | {longest} | {each.bound_seconds:g} s | {share} | {broken or 'none'} |")
     return 0 if all(outcome.kept for outcome in outcomes) else 1
+
+
+# --- sequence --------------------------------------------------------------------------------------------
+
+
+def _add_sequence(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", nargs="*", help=f"of: {', '.join(EXCHANGES)}; all without")
+    parser.add_argument(
+        "--svg", type=Path, default=PICTURES, help=f"directory for the pictures; {PICTURES} without"
+    )
+    parser.set_defaults(act=_sequence)
+
+
+def _sequence(options: argparse.Namespace) -> int:
+    for name in options.names:
+        if name not in EXCHANGES:
+            raise UsageError(f"there is no sequence {name!r}; there are: {', '.join(EXCHANGES)}")
+    check_directory(options.svg, "--svg")
+    for name in options.names or EXCHANGES:
+        picture = options.svg / f"sequence_{name}.svg"
+        picture.write_text(draw_exchange(EXCHANGES[name]()))
+        print(picture)
+    return 0
 
 
 # --- mutants ---------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+from greenroom_cluster.shard.effects import Transition
+
 
 class Life(msgspec.Struct):
     """A process of a slot, from start to end (None: still there)."""
@@ -33,6 +35,17 @@ class Configuration(msgspec.Struct, frozen=True):
     at: float
 
 
+class Turn(msgspec.Struct, frozen=True):
+    """A replica took a role."""
+
+    actor: str
+    shard: int
+    epoch: int
+    role: str
+    reason: str
+    at: float
+
+
 class Recording:
     """Filled while a world runs."""
 
@@ -40,6 +53,7 @@ class Recording:
         self.lives: list[Life] = []
         self.strikes: list[Strike] = []
         self.configurations: list[Configuration] = []
+        self.turns: list[Turn] = []
 
     def began(self, slot: str, name: str, at: float) -> None:
         """A process took a slot."""
@@ -58,6 +72,10 @@ class Recording:
     def configured(self, shard: int, epoch: int, primary: str, members: int, at: float) -> None:
         """A configuration was decided."""
         self.configurations.append(Configuration(shard, epoch, primary, members, at))
+
+    def turned(self, actor: str, effect: Transition, at: float) -> None:
+        """A replica took a role."""
+        self.turns.append(Turn(actor, effect.shard, effect.epoch, effect.role, effect.reason, at))
 
 
 def gaps(times: Iterable[float], begin: float, end: float, least: float) -> list[tuple[float, float]]:

@@ -443,6 +443,7 @@ class Stage:
         if isinstance(effect, Warned) and "its log is not the primary's" in effect.message:
             self.violate("logs", f"{actor.name} shard {effect.shard}: {effect.message}")
         if isinstance(effect, Transition):
+            self.recording.turned(actor.name, effect, self.seconds)
             self.note(
                 f"{actor.name} shard {effect.shard} epoch {effect.epoch} {effect.role}: {effect.reason}"
             )

@@ -143,6 +143,8 @@ class Network:
         """What some apps show instead of a certificate; None: all have certificates."""
         self.rules: list[TrafficRule] = []
         self.happened: Counter[str] = Counter()
+        self.listener: Callable[[End, Any, int], None] | None = None
+        """Hears everything that is sent: from which end, what, and when it is to arrive."""
         self._latency_ns = latency_ns
         self._jitter_ns = jitter_ns
         self._cuts: dict[tuple[str, str], int] = {}
@@ -338,6 +340,8 @@ class Network:
             self.timeline.after(end.user_timeout_ns, self._end_locally, end, "timed out")
         when = max(self.timeline.now + delay, end.arrival)
         end.arrival = when
+        if self.listener is not None:
+            self.listener(end, payload, when)
         self.timeline.at(when, self._arrive, end, payload)
 
     def _arrive(self, end: End, payload: Any) -> None:
