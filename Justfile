@@ -52,6 +52,13 @@ check:
 bench *options:
     uv run --group bench python -m benchmarks {{ options }}
 
+# --- read it --------------------------------------------------------------------------------------------
+
+# The documentation site, into build/site/html; with --serve on this machine, until Ctrl-C
+[group("read it")]
+docs *options:
+    uv run python -m website {{ options }}
+
 # --- change it -----------------------------------------------------------------------------------------
 
 # Bring formatting in order and mend what can be mended without thought

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +36,7 @@ from greenroom_cluster.coordination.rules import RULES
 from greenroom_cluster.shard import messages as peering
 from greenroom_cluster.shard.state import records
 from tests.packaging.environments import clean_environment, cluster_up
+from website.reference import entries, modules_with_names
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -365,3 +367,161 @@ def test_promises_of_the_facade_readme_hold() -> None:
         assert await merged({"visits": 1}, {"visits": 2}, {"visits": 2}) == {"visits": 2}
 
     asyncio.run(main())
+
+
+def test_figures_of_sizing_are_those_that_were_measured() -> None:
+    """Each row of its tables names a page on which its figures stand."""
+    page = ROOT / "docs/sizing.md"
+    rows = [
+        line
+        for line in page.read_text().splitlines()
+        if line.startswith("| ") and re.search(r"\]\((benchmarks/[\w/]+|simulations)\.md\) \|$", line)
+    ]
+    assert len(rows) > 20
+    for row in rows:
+        *cells, source = row.strip("| ").split(" | ")
+        link = re.search(r"\]\(([\w/]+\.md)\)", source)
+        assert link is not None
+        measured = (page.parent / link[1]).read_text()
+        for figure in re.findall(r"\d[\d,.]*\d|\d", " ".join(cells[1:])):
+            assert re.search(rf"(?<![\d,.]){re.escape(figure)}(?![\d,.]*\d)", measured), (
+                f"{figure} in {link[1]}: {row}"
+            )
+
+
+# --- errors ------------------------------------------------------------------------------------------------
+
+
+# Those by which an operation fails that was called rightly. A `UsageError` says what to change itself, and a
+# `RemoteProtocolError` has a row for its class: what to do is the same for all of them.
+ERRORS_TOLD = {
+    *("UnavailableError", "StoreFullError", "OutcomeUnknownError", "UnreadableSessionError"),
+    *("LocalProtocolError", "UnsupportedError"),
+    *("SessionDataError", "SessionNotLoadedError", "SessionOverError"),
+}
+# A text shorter than this only passes on another one, which is raised or named elsewhere.
+ERROR_WORDS_MIN = 3
+FIELD = "\0"
+
+
+class Raised(NamedTuple):
+    """An error as the code makes it: where, of which class, with which text (its fields are marked)."""
+
+    place: str
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.place} {self.kind}: {self.text.replace(FIELD, '...')}"
+
+
+def text_of(node: ast.expr) -> str:
+    """Return the literal text of an expression, each field of it as a mark."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=values):
+            return "".join(text_of(each) for each in values)
+        case ast.BinOp(left=left, right=right):
+            return text_of(left) + text_of(right)
+    return FIELD
+
+
+def errors_in(path: Path) -> Iterator[Raised]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS_TOLD:
+            text = text_of(node.args[0]) if node.args else ""
+            if len(text.replace(FIELD, " ").split()) >= ERROR_WORDS_MIN:
+                yield Raised(f"{path.relative_to(ROOT)}:{node.lineno}", node.func.id, text)
+
+
+RAISED = [
+    raised
+    for source in ("store/greenroom", "cluster/greenroom_cluster")
+    for path in sorted((ROOT / source).rglob("*.py"))
+    if "testing" not in path.parts  # what tests raise on purpose
+    for raised in errors_in(path)
+]
+
+
+def rows_of_troubleshooting() -> list[list[str]]:
+    """Return the texts of the page, each in the parts between its dots."""
+    rows = [
+        line.split(" | ")[0]
+        for line in (ROOT / "docs/troubleshooting.md").read_text().splitlines()
+        if line.startswith("| ") and line.count(" | ") == 2
+    ]
+    texts = [text for row in rows for text in re.findall(r"`([^`]+)`", row)]
+    return [[part for each in text.split("...") if (part := each.strip(" :()"))] for text in texts]
+
+
+def is_told(text: str, parts: list[str]) -> bool:
+    """Whether the text has these parts in their order."""
+    place = 0
+    for part in parts:
+        place = text.find(part, place)
+        if place < 0:
+            return False
+        place += len(part)
+    return bool(parts)
+
+
+def test_the_code_has_errors_to_be_rows_of_troubleshooting() -> None:
+    assert len(RAISED) > 40
+    assert {each.kind for each in RAISED} == ERRORS_TOLD
+
+
+@pytest.mark.parametrize("raised", RAISED, ids=lambda raised: raised.place)
+def test_an_error_of_an_operation_has_a_row(raised: Raised) -> None:
+    rows = rows_of_troubleshooting()
+    assert any(is_told(raised.text, parts) for parts in rows), str(raised)
+
+
+def test_parts_count_in_their_order_only() -> None:
+    assert is_told(f"a {FIELD} b", ["a", "b"])
+    assert not is_told(f"b {FIELD} a", ["a", "b"])
+    assert not is_told("a", [])
+
+
+def test_an_event_that_is_an_error_has_a_row() -> None:
+    """What the cluster's log calls an error or critical asks for action."""
+    named = set(re.findall(r"`(\w+)`", (ROOT / "docs/troubleshooting.md").read_text()))
+    missing = []
+    for line in (ROOT / "docs/operations.md").read_text().splitlines():
+        if line.startswith("| `") and line.count(" | ") >= 3:
+            events, level = line.split(" | ")[:2]
+            found = re.findall(r"`(\w+)`", events)
+            if {"error", "critical"} & set(re.findall(r"\w+", level)) and not set(found) & named:
+                missing += found
+    assert missing == [], "no row on the page of troubleshooting"
+
+
+# --- the reference ----------------------------------------------------------------------------------------
+
+
+def test_every_module_with_public_names_is_in_the_reference() -> None:
+    """A module says by `__all__` which of its names are for others; each of those stands somewhere."""
+    told = {id(getattr(import_module(each.module), each.name)) for _, _, found in entries() for each in found}
+    modules = modules_with_names()
+    assert len(modules) > 8
+    for name in modules:
+        module = import_module(name)
+        assert {id(getattr(module, each)) for each in module.__all__} <= told, name
+
+
+def test_what_the_pages_import_is_in_the_reference() -> None:
+    """Name it in a chapter of `website/reference.py`."""
+    told = {each.path for _, _, found in entries() for each in found}
+    elsewhere = {each.name for _, _, found in entries() for each in found}
+    imports = re.compile(r"^from (greenroom[\w.]*) import ([\w, ]+)$", re.MULTILINE)
+    count = 0
+    for page in PAGES:
+        for module, names in imports.findall(page.read_text()):
+            for name in (each.partition(" as ")[0].strip() for each in names.split(",")):
+                count += 1
+                if inspect.ismodule(getattr(import_module(module), name)):
+                    continue  # told as a whole by the page of the protocol
+                if module == "greenroom.dialog.operations":
+                    continue  # one of its kinds, which all look alike
+                assert f"{module}.{name}" in told or name in elsewhere, f"{page}: {module}.{name}"
+    assert count > 40

@@ -22,6 +22,7 @@ from greenroom.identities import DEFAULT_NAMESPACE
 from greenroom.negotiation import agree
 
 NONCE_BYTES = 32
+"""How many random bytes each side draws for one connection."""
 SECRET_BYTES_MIN = 32
 NOT_PROVEN = "not-proven"
 """The code of who does not prove, or to whom we cannot prove, that both know one secret."""

@@ -58,7 +58,9 @@ __all__ = [
 ]
 
 BASE_FEATURES = frozenset({"patch", "modify"})
+"""What every store offers beside the five basic operations, since `BaseSessionStore` has it."""
 ALL_FEATURES = BASE_FEATURES | {"rotate", "list_by_user", "delete_by_handle", "delete_by_user", "endings"}
+"""What a store may offer beside the five basic operations."""
 CONTENTION_SECONDS = 5.0
 """How long the default `patch` and `modify` retry before they give up."""
 

@@ -15,6 +15,7 @@ CHECKS: tuple[Check, ...] = (
     *concurrency.CHECKS,
     *endings.CHECKS,
 )
+"""The whole contract, check by check."""
 CHECK_SECONDS = 60.0
 
 
