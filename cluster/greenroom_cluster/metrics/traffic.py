@@ -78,16 +78,13 @@ class Traffic:
 
     def asked(self, requests: Sequence[Any]) -> None:
         """Count what clients ask."""
-        counts = self._requests
-        for kind in map(type, requests):
-            counts[kind] += 1
+        _count(self._requests, requests)
 
     def replied(self, replies: Sequence[Any]) -> None:
         """Count what clients are answered."""
         counts = self._replies
         failed = counts[wire.Failed]
-        for kind in map(type, replies):
-            counts[kind] += 1
+        _count(counts, replies)
         if counts[wire.Failed] != failed:
             for reply in replies:
                 if type(reply) is wire.Failed:
@@ -128,3 +125,16 @@ class Traffic:
         readings.tell_spread("greenroom_step_seconds", self.steps, NS)
         readings.tell_spread("greenroom_replication_seconds", self._rounds, NS)
         readings.tell_spread("greenroom_replication_batch_records", self._batches)
+
+
+def _count(counts: defaultdict[type, int], messages: Sequence[Any]) -> None:
+    """Count messages by type. Most often all that came together are of one, which takes half the time."""
+    kinds = list(map(type, messages))
+    if not kinds:
+        return
+    first = kinds[0]
+    if len(kinds) == 1 or kinds.count(first) == len(kinds):
+        counts[first] += len(kinds)
+        return
+    for kind in kinds:
+        counts[kind] += 1

@@ -62,6 +62,17 @@ def test_requests_and_replies_are_counted_by_what_they_are() -> None:
     assert outcomes.keys() == {*OUTCOMES.values(), *FAILURES.values()}
 
 
+@pytest.mark.parametrize("gets", range(4))
+@pytest.mark.parametrize("deletes", range(4))
+def test_what_comes_together_is_counted_one_by_one(gets: int, deletes: int) -> None:
+    traffic = Traffic()
+    for _ in range(2):
+        traffic.asked([wire.Get(1, 0, b"d")] * gets + [wire.Delete(3, 0, 0, 0, b"d")] * deletes)
+    kinds = by_label(traffic, "greenroom_requests_total")
+    assert (kinds["get"], kinds["delete"]) == (2 * gets, 2 * deletes)
+    assert sum(kinds.values()) == 2 * (gets + deletes)
+
+
 def test_all_that_clients_and_operators_ask_has_a_name() -> None:
     asked = set(Request.__args__) | set(Operation.__args__)  # type: ignore[attr-defined]
     lacking = asked - KINDS.keys()
