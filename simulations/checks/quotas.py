@@ -105,7 +105,8 @@ def _sum(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
 
 
 def _text(message: Any) -> str:
-    return getattr(message, "detail", "") or getattr(message, "reason", "")
+    text = getattr(message, "detail", "") or getattr(message, "reason", "")
+    return text if isinstance(text, str) else ""  # an end has a number for its reason
 
 
 def _asked(event: ins.HostInput, effect: ReplyToClient) -> Any:

@@ -1,44 +1,44 @@
 # ruff: noqa: ANN001, ANN202, ARG001, ARG005, SLF001  mutants reach into what they break, and are not typed code
 """Mutants of endings: at the client that watches, and at the primary that tells."""
 
+from msgspec.structs import replace
+
 from greenroom import wire
 from greenroom.dialog.watches import Watches
 from greenroom_cluster.shard.endings.watched import Watched
-from greenroom_cluster.shard.endings.watchers import Watchers
-from greenroom_cluster.shard.roles.primary import Primary
-from simulations.mutants.near_stories import CUT_OFF, KILLED_EARLY, MOVED, STALLED, TAKEN_OVER
+from greenroom_cluster.shard.pairs.replication import Replication
+from simulations.mutants.near_stories import MOVED, STALLED, TAKEN_OVER
 from simulations.mutants.patching import Patches, mutant
 from simulations.plans.plan import Plan
 
 
-def _watched(plan: Plan) -> Plan:
+def _watched(plan: Plan, **changes: int) -> Plan:
     """Return a story in which clients watch all sessions, and keep none."""
-    return Plan(
-        **{
-            **{name: getattr(plan, name) for name in plan.__struct_fields__},
-            "near_sessions": (),
-            "near_seconds": 0.0,
-            "watched": (3, 3, 3),
-        }
-    )
+    return replace(plan, near_sessions=(), near_seconds=0.0, watched=(8, 8, 8), **changes)
 
 
 # --- the primary's half ----------------------------------------------------------------------------------
 
 
-@mutant("tells of an end before it is committed", budget=80, plan=_watched(KILLED_EARLY))
+@mutant("tells of an end before it is committed", budget=20, plan=_watched(STALLED))
 def _(patches: Patches) -> None:
     """A deletion is told as it is logged."""
-    original = Primary.submit
+    init, append = Watched.__init__, Replication.append
+    by_copy = {}
 
-    def submit(self, now_ns, wall_us, origin, client, command, within=None):
-        appended = self.log.appended
-        original(self, now_ns, wall_us, origin, client, command, within)
-        is_logged = type(command) is wire.Delete and self.log.appended > appended
-        if is_logged and command.digest in self.watched._by_key:
-            self.watched._tell(command.digest, "logout")
+    def __init__(self, copy, watchers, primary):  # noqa: N807  it takes the place of one
+        init(self, copy, watchers, primary)
+        by_copy[id(copy)] = self
 
-    patches.set(Primary, "submit", submit)
+    def told(self, now_ns, time_us, client, command, size, charge):
+        sequence = append(self, now_ns, time_us, client, command, size, charge)
+        watched = by_copy.get(id(self.copy))
+        if watched is not None and type(command) is wire.Delete and command.digest in watched._by_key:
+            watched._tell(command.digest, "logout")
+        return sequence
+
+    patches.set(Watched, "__init__", __init__)
+    patches.set(Replication, "append", told)
 
 
 @mutant("tells nobody of a logout everywhere", budget=20, plan=_watched(STALLED))
@@ -66,12 +66,6 @@ def _(patches: Patches) -> None:
     patches.set(Watched, "_tell", tell)
 
 
-@mutant("says nothing when it stops being primary", budget=150, plan=_watched(CUT_OFF))
-def _(patches: Patches) -> None:
-    """Clients are not told that nothing of a shard is watched any longer."""
-    patches.set(Watchers, "leave", lambda self, watchers, shard: None)
-
-
 # --- the client's half -----------------------------------------------------------------------------------
 
 
@@ -85,7 +79,7 @@ def _(patches: Patches) -> None:
     patches.set(Watches, "lost", lost)
 
 
-@mutant("leaves its watches with a former primary", budget=40, plan=_watched(MOVED))
+@mutant("leaves its watches with a former primary", budget=40, plan=_watched(MOVED, shards=8, sessions=8))
 def _(patches: Patches) -> None:
     """Neither the map nor the actor itself makes a client register elsewhere."""
 
@@ -97,7 +91,7 @@ def _(patches: Patches) -> None:
     patches.set(Watches, "_again", lambda self, shard, is_void: None)
 
 
-@mutant("gives a registration up that has failed", budget=40, plan=_watched(TAKEN_OVER))
+@mutant("gives a registration up that has failed", budget=120, plan=_watched(TAKEN_OVER))
 def _(patches: Patches) -> None:
     """A registration that was not answered in time is not made again."""
 

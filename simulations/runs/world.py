@@ -64,7 +64,7 @@ class World(Stage):
         self.poisons = Poisons(self, book, self.oracles)
         self.open(self.oracles, self.poisons.touched)
         self.workload = Workload(self, book)
-        self.watching = Watching(self, self.workload, self.oracles)
+        self.watching = Watching(self, self.workload, self.oracles, book)
         self.faults = Faults(Reach(self, self.oracles, self.poisons, self.workload))
 
     # --- running -----------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from greenroom.endings import Ended
 from simulations.checks.endings import EndingOracle, Ends
 from simulations.checks.oracles import Oracles
 from simulations.cluster.clients import ClientProcess
+from simulations.cluster.marks import PoisonBook
 from simulations.cluster.stage import TENANT, Stage
 from simulations.kernel.timeline import SECOND
 from simulations.workload.callers import Session, Workload
@@ -34,10 +35,10 @@ class Watch:
 class Watching:
     """All clients of one world that watch: each as many sessions as the plan says, in turn."""
 
-    def __init__(self, stage: Stage, workload: Workload, oracles: Oracles) -> None:
+    def __init__(self, stage: Stage, workload: Workload, oracles: Oracles, book: PoisonBook) -> None:
         self._stage = stage
         self._workload = workload
-        self._oracle = EndingOracle(oracles)
+        self._oracle = EndingOracle(oracles, book)
         self._open: dict[Watch, None] = {}
 
     def start(self) -> None:
@@ -63,6 +64,11 @@ class Watching:
         key = digest + TENANT.encode() if client.tenant else digest
         shard = session.point * stage.plan.shards >> 16
         watch = Watch(client, session, shard, key, self._oracle.of(shard))
+        for other in self._open:
+            # One registration serves all of a client: what was told to the first is told to those who join.
+            if other.client is client and other.key == key:
+                watch.ends, watch.position, watch.was_there = other.ends, other.position, other.was_there
+                break
         self._open[watch] = None
         client.on_gone = partial(self._gone, client, index)
         watch.handle = client.watch(session.point, digest, partial(self._told, watch, index, number))
