@@ -255,7 +255,7 @@ async def test_hostile_bytes_on_every_port_of_the_tree_end_no_process() -> None:
         pids = cluster.pids()
         handles = [processes.ProcessHandle(pid) for pid in pids]
         ports = listening_ports(pids)
-        assert len(ports) == 1 + 2 + 2, "the coordinator, two nodes and two actors"
+        assert len(ports) == 1 + 2 + 2 + 3, "coordinator, nodes, actors, and HTTP of all but the actors"
 
         async def attack(port: int, data: bytes) -> None:
             with trio.fail_after(15), suppress(trio.BrokenResourceError, OSError):
