@@ -153,3 +153,14 @@ async def test_a_node_refuses_an_http_port_beyond_loopback(tmp_path: Path) -> No
     told = done.stderr.decode()
     assert "--http" in told
     assert "beyond loopback" in told
+
+
+async def test_a_node_that_has_left_is_not_named(small_cluster: SharedCluster) -> None:
+    name = await small_cluster.cluster.start_node()
+    try:
+        assert name in small_cluster.cluster.http_urls
+        await small_cluster.healthy()
+    finally:
+        assert await small_cluster.cluster.stop_node(name) == 0
+    assert name not in small_cluster.cluster.http_urls
+    await small_cluster.healthy()

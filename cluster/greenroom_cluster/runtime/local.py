@@ -138,7 +138,9 @@ class LocalCluster:
     def http_urls(self) -> dict[str, str]:
         """The URLs of the HTTP ports, by the name of the process."""
         scheme = "http" if self._authority is None else "https"
-        return {name: f"{scheme}://{address}" for name, address in sorted(self._http.chosen.items())}
+        present = {member.name for member in self._everyone()}
+        chosen = sorted(self._http.chosen.items())
+        return {name: f"{scheme}://{address}" for name, address in chosen if name in present}
 
     @property
     def client_options(self) -> dict[str, str]:
