@@ -182,6 +182,7 @@ HELD = ("client", "node", "coordinator", "operator", "observer")
 ALLOWED = {
     ("client", wire.ROLE_CLIENT),
     ("node", wire.ROLE_PEER),
+    ("node", wire.ROLE_ADMIN),
     ("operator", wire.ROLE_OPERATOR),
     ("operator", wire.ROLE_ADMIN),
     ("observer", wire.ROLE_ADMIN),
