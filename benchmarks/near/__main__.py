@@ -138,12 +138,19 @@ class Measuring:
 
     @contextmanager
     def _client(
-        self, contender: Contender, server: Server, first: int = 0, count: int = _SESSIONS
+        self,
+        contender: Contender,
+        server: Server,
+        first: int = 0,
+        count: int = _SESSIONS,
+        *,
+        fills: bool = True,
     ) -> Iterator[ClientProcess]:
         client = ClientProcess(contender, server)
         try:
             self._versions |= {**server.versions, **client.versions}
-            client.do(Fill(first=first, count=count, size=_SIZE))
+            if fills:
+                client.do(Fill(first=first, count=count, size=_SIZE))
             client.do(Choose(first=first, total=count, sample=count, size=_SIZE))
             yield client
         finally:
@@ -172,8 +179,8 @@ class Measuring:
         """Start one who writes and one who reads the same few sessions."""
         with ExitStack() as stack:
             writer, reader = (
-                stack.enter_context(self._client(_OURS[name], cluster, first, _HELD_SESSIONS))
-                for _ in range(2)
+                stack.enter_context(self._client(_OURS[name], cluster, first, _HELD_SESSIONS, fills=fills))
+                for fills in (True, False)
             )
             yield writer, reader
 
