@@ -1,6 +1,7 @@
 """The image, built as deploy/Containerfile says, and deploy/compose.yaml, played as an engine would."""
 
 import json
+import os
 import re
 import signal
 import ssl
@@ -100,9 +101,8 @@ class Play:
     def stop(self, name: str) -> int:
         """Ask the first process of a container to end, as an engine does; return its status."""
         process = self._running.pop(name)
-        # What is started is `unshare`; the container's first process is below that.
-        (first,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        subprocess.run(["kill", "-TERM", first], check=True)
+        for first in firsts(process):
+            os.kill(first, signal.SIGTERM)
         return process.wait(SECONDS)
 
     def command(self, *arguments: str) -> str:
@@ -115,9 +115,22 @@ class Play:
 
     def close(self) -> None:
         for process in self._running.values():
-            process.send_signal(signal.SIGKILL)
+            # With the first process of a namespace all others in it end. That `unshare` ends does not do: who
+            # becomes another user is told of the end of no parent any more.
+            for first in firsts(process):
+                os.kill(first, signal.SIGKILL)
+            process.kill()
             process.wait()
         self.network.close()
+
+
+def firsts(process: subprocess.Popen[bytes]) -> list[int]:
+    """Return the first process of a container, if it runs: what is started is `unshare`, above that."""
+    try:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    except OSError:
+        return []
+    return [int(pid) for pid in children.split()]
 
 
 @pytest.fixture(scope="module")
