@@ -240,7 +240,7 @@ class ClusterStore(BaseSessionStore):
         """Return the session if it is kept here and may be shown; see `near_sessions`."""
         if not self._settings.near_sessions or (place := locate_if_possible(session_id)) is None:
             return None
-        kept = self._registry.current().hit(*place)
+        kept = self._registry.current().hit(*place, looks_again=True)  # `get_stored` does, after a miss
         return None if kept is None else _stored(session_id, kept)
 
     async def update(self, session_id: str, session: SessionData, *, version: int | None = None) -> int:

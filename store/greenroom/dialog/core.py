@@ -140,12 +140,15 @@ class Dialog(Settling):
         self._rewake(now_ns)
         return False
 
-    def hit(self, point: int, digest: bytes) -> wire.Session | None:
-        """Return a session that is kept here and may be shown now without asking, else None."""
+    def hit(self, point: int, digest: bytes, *, looks_again: bool = False) -> wire.Session | None:
+        """Return a session that is kept here and may be shown now without asking, else None.
+
+        `looks_again`: see `NearCache.hit`.
+        """
         lane = self._by_shard[point >> self._shift] if self._by_shard else None
         if self.near is None or lane is None:
             return None
-        session = self.near.hit(digest, lane.link)
+        session = self.near.hit(digest, lane.link, looks_again=looks_again)
         if session is None or not self.clock.offset_us:
             return session
         return self.clock.received(session)  # type: ignore[return-value]  # it stays a session

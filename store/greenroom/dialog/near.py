@@ -121,20 +121,21 @@ class NearCache:
 
     # --- showing ------------------------------------------------------------------------------------------
 
-    def hit(self, digest: bytes, link: Link | None) -> wire.Session | None:
+    def hit(self, digest: bytes, link: Link | None, *, looks_again: bool = False) -> wire.Session | None:
         """Return the session if it may be shown now; `link` is the connection to its primary.
 
-        Whoever is given it shows it before anything else runs: the clock was read for this.
+        Whoever is given it shows it before anything else runs: the clock was read for this. A caller that
+        `looks_again` before it asks the cluster has not missed it yet.
         """
         entry = self.entries.get(digest)
         if entry is None or link is None or entry.link is not link:
-            self._misses += 1
+            self._misses += not looks_again
             return None
         lease = link.lease
         now_ns = self._now_ns()
         if lease is None or now_ns >= lease.until_ns or now_ns >= entry.until_ns:
-            self._misses += 1
-            self._lapsed += 1
+            self._misses += not looks_again
+            self._lapsed += not looks_again
             return None
         self._hits += 1
         lease.hits += 1

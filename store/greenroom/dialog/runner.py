@@ -164,10 +164,10 @@ class DialogRunner(ABC):
             self._flush_due = True
             self._schedule_flush()
 
-    def hit(self, point: int, digest: bytes) -> wire.Session | None:
+    def hit(self, point: int, digest: bytes, *, looks_again: bool = False) -> wire.Session | None:
         """Return a session that is kept here and may be shown now, else None; see `Dialog.hit`."""
         dialog = self.dialog
-        session = dialog.hit(point, digest)
+        session = dialog.hit(point, digest, looks_again=looks_again)
         if dialog.board.dirty and not self._flush_due:  # it asks for the lease again
             self._flush_due = True
             self._schedule_flush()

@@ -173,7 +173,7 @@ class SessionMiddleware:
         """Load the session unless told not to; return why the request cannot be served without it."""
         if self.autoload:
             try:
-                await visit.load()
+                await visit.fetch()  # not `load`: `__call__` has asked for what is at hand
             except UNCONFIRMED as error:
                 self.session.events.failed("loading a session", error)
                 if self.session.on_unavailable == "closed":

@@ -268,7 +268,12 @@ class Visit(VisitState):
         session counts as none, and its cookie is cleared, unless a later version may have stored it. There is
         none either if the cookies belong to several users, whose sessions are then ended.
         """
-        if self.loaded or self.load_at_hand():
+        if not self.load_at_hand():
+            await self.fetch()
+
+    async def fetch(self) -> None:
+        """Do as `load` does, for a session that is known not to be at hand."""
+        if self.loaded:
             return
         candidates = self._candidates()
         self.take(await candidates.find())
@@ -298,7 +303,7 @@ class Visit(VisitState):
         try:
             data = decode_data(stored.data)
         except UnreadableSessionError:
-            return False  # `load` meets it again, and says so
+            return False  # `fetch` meets it again, and says so
         settings.events.counts["loads"] += 1
         self.terms = terms
         self.take((stored, data))

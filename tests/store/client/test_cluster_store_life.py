@@ -210,6 +210,21 @@ def test_a_forks_child_shows_nothing_that_its_parent_keeps(library: str) -> None
         run_script(SCRIPT_FORK_NEAR, cluster.address, library)
 
 
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_what_is_not_at_hand_is_missed_once_when_it_is_read(cluster: FakeCluster, library: str) -> None:
+    async def main() -> None:
+        store = ClusterStore(cluster.address, near_sessions=9)
+        one = session()
+        await store.create(one)
+        assert store.at_hand(one.session_id) is None
+        assert store.near().misses == 0
+        assert await store.get_stored(one.session_id) is not None
+        assert store.near().misses == 1
+        await store.aclose()
+
+    run(library, main)
+
+
 def test_callbacks_do_not_keep_the_context_of_the_first_request(cluster: FakeCluster) -> None:
     """Else the first request's user, span or connection would live as long as the store's connections."""
     variable: ContextVar[Any] = ContextVar("request")

@@ -1,15 +1,17 @@
 """A request that only reads takes its session from where it is at hand, without a coroutine of the store."""
 
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from httpx import AsyncClient
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from greenroom import MemoryStore, SessionData
 from greenroom.sessions import StoredSession
-from greenroom.testing import Library
+from greenroom.testing import Library, ManualClock
 from greenroom.web import Session, SessionMiddleware
 from tests.store.poison import POISONS, poison
 from tests.store.web.web_stage import SECRET, Stage, browser, session_of, tell
@@ -64,108 +66,116 @@ class Own(MemoryStore):
         return found
 
 
+class Elsewhere(MemoryStore):
+    """Has nothing at hand, and counts how often it was asked for that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks = 0
+
+    def at_hand(self, _session_id: str) -> StoredSession | None:
+        self.looks += 1
+        return None
+
+
+Story = Callable[[Stage, AsyncClient], Awaitable[None]]
+
+
+def tell_of_alice(library: Library, store: MemoryStore, story: Story, *handlers: Any, **options: Any) -> None:
+    """Tell a story that begins with a login, of a site whose sessions are in this store."""
+
+    async def whole() -> None:
+        stage = Stage()
+        stage.sessions = Session(secret=SECRET, store=store, **options)
+        async with browser(stage.app(*HANDLERS, *handlers)) as client:
+            await client.post("/login")
+            await story(stage, client)
+
+    tell(library, whole)
+
+
 def test_a_page_that_reads_asks_a_store_at_hand_by_no_coroutine(library: Library) -> None:
     store = Asked()
-    sessions = Session(secret=SECRET, store=store)
 
-    async def story() -> None:
-        stage = Stage()
-        stage.sessions = sessions
-        async with browser(stage.app(*HANDLERS)) as client:
-            await client.post("/login")
-            assert (await client.get("/who")).json() == ["alice", {"mug": 1}]
-            assert store.asked == 0
-            assert sessions.statistics().loads == 1
-            assert sessions.statistics().patches == 0
+    async def story(stage: Stage, client: AsyncClient) -> None:
+        assert (await client.get("/who")).json() == ["alice", {"mug": 1}]
+        assert store.asked == 0
+        assert stage.sessions.statistics().loads == 1
+        assert stage.sessions.statistics().patches == 0
 
-    tell(library, story)
+    tell_of_alice(library, store, story)
+
+
+def test_a_page_looks_for_what_is_at_hand_once(library: Library) -> None:
+    store = Elsewhere()
+
+    async def story(_stage: Stage, client: AsyncClient) -> None:
+        assert (await client.get("/who")).json() == ["alice", {"mug": 1}]
+        assert store.looks == 1
+
+    tell_of_alice(library, store, story)
 
 
 def test_a_change_within_a_value_at_hand_is_stored(library: Library) -> None:
-    store = MemoryStore()
-    sessions = Session(secret=SECRET, store=store)
+    async def story(_stage: Stage, client: AsyncClient) -> None:
+        await client.post("/add")
+        assert (await client.get("/who")).json() == ["alice", {"mug": 1, "pen": 2}]
 
-    async def story() -> None:
-        stage = Stage()
-        stage.sessions = sessions
-        async with browser(stage.app(*HANDLERS)) as client:
-            await client.post("/login")
-            await client.post("/add")
-            assert (await client.get("/who")).json() == ["alice", {"mug": 1, "pen": 2}]
-
-    tell(library, story)
+    tell_of_alice(library, MemoryStore(), story)
 
 
 def test_a_value_of_another_type_is_stored_though_its_bytes_are_equal(library: Library) -> None:
     store = MemoryStore()
-    sessions = Session(secret=SECRET, store=store)
 
-    async def story() -> None:
-        stage = Stage()
-        stage.sessions = sessions
-        async with browser(stage.app(*HANDLERS)) as client:
-            await client.post("/login")
-            await client.post("/weigh")
-            session_id = stage.session_id(client)
-            assert session_id is not None
-            found = await store.get(session_id)
-            assert found is not None
-            assert found.data["price"] == Decimal(1)
-            assert type(found.data["price"]) is Decimal
+    async def story(stage: Stage, client: AsyncClient) -> None:
+        await client.post("/weigh")
+        session_id = stage.session_id(client)
+        assert session_id is not None
+        found = await store.get(session_id)
+        assert found is not None
+        assert found.data["price"] == Decimal(1)
+        assert type(found.data["price"]) is Decimal
 
-    tell(library, story)
+    tell_of_alice(library, store, story)
 
 
 def test_a_store_that_overrides_reading_is_asked(library: Library) -> None:
-    sessions = Session(secret=SECRET, store=Own())
+    async def story(_stage: Stage, client: AsyncClient) -> None:
+        assert (await client.get("/who")).json() == ["alice", {"own": 1}]
 
-    async def story() -> None:
-        stage = Stage()
-        stage.sessions = sessions
-        async with browser(stage.app(*HANDLERS)) as client:
-            await client.post("/login")
-            assert (await client.get("/who")).json() == ["alice", {"own": 1}]
-
-    tell(library, story)
+    tell_of_alice(library, Own(), story)
 
 
 def test_what_has_ended_is_not_at_hand(library: Library) -> None:
-    async def story() -> None:
-        stage = Stage()
-        store = MemoryStore(clock=stage.clock)
-        stage.sessions = Session(secret=SECRET, store=store, clock=stage.clock, idle_seconds=60)
-        async with browser(stage.app(*HANDLERS)) as client:
-            await client.post("/login")
-            session_id = stage.session_id(client)
-            assert session_id is not None
-            assert store.at_hand(session_id) is not None
-            stage.clock.advance(61)
-            assert store.at_hand(session_id) is None
-            assert store.at_hand("no session's id") is None
+    clock = ManualClock()
+    store = MemoryStore(clock=clock)
 
-    tell(library, story)
+    async def story(stage: Stage, client: AsyncClient) -> None:
+        session_id = stage.session_id(client)
+        assert session_id is not None
+        assert store.at_hand(session_id) is not None
+        clock.advance(61)
+        assert store.at_hand(session_id) is None
+        assert store.at_hand("no session's id") is None
+
+    tell_of_alice(library, store, story, clock=clock, idle_seconds=60)
 
 
 @pytest.mark.parametrize("data", POISONS.values(), ids=POISONS)
 def test_what_cannot_be_read_counts_as_none_once(library: Library, data: bytes) -> None:
     store = MemoryStore()
-    sessions = Session(secret=SECRET, store=store)
 
     async def anyone(request: Request) -> Response:
         return JSONResponse(session_of(request).greenroom.user_id)
 
-    async def story() -> None:
-        stage = Stage()
-        stage.sessions = sessions
-        async with browser(stage.app(*HANDLERS, anyone)) as client:
-            await client.post("/login")
-            session_id = stage.session_id(client)
-            assert session_id is not None
-            poison(store, session_id, data)
-            assert (await client.get("/anyone")).json() is None
-            assert sessions.statistics().unreadable == 1
+    async def story(stage: Stage, client: AsyncClient) -> None:
+        session_id = stage.session_id(client)
+        assert session_id is not None
+        poison(store, session_id, data)
+        assert (await client.get("/anyone")).json() is None
+        assert stage.sessions.statistics().unreadable == 1
 
-    tell(library, story)
+    tell_of_alice(library, store, story, anyone)
 
 
 @pytest.mark.parametrize(
