@@ -9,7 +9,6 @@ run one by one are put together there. `--render` writes page and plots again fr
 import argparse
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from benchmarks import machine, report
 from benchmarks.clients import ContenderError
 from benchmarks.contenders.catalogue import CONTENDERS
 from benchmarks.processes import MissingError
-from benchmarks.results import BUSY, PARTS, Results, Run
+from benchmarks.results import PARTS, Results, Run
 from benchmarks.stage import FULL, QUICK, Scale, Stage
 from benchmarks.summary import summary_of
 from benchmarks.work import failover, scaling, stored, throughput, transfer
@@ -115,8 +114,7 @@ def main() -> None:
     scale = scale_of(options)
     stage = Stage(scale, options.contenders, console)
     load = machine.load_average()  # before anything runs: later it would be our own
-    if load > BUSY:
-        stage.say(f"the machine is busy (load {load:.1f}): wait until it is quiet for figures that count")
+    stage.warn_if_busy()
     for part in options.only:
         stage.results.runs[part] = measured(
             part, _RUN[part], stage, kind_of(scale, quick=options.quick), load
@@ -135,27 +133,14 @@ def kind_of(scale: Scale, *, quick: bool) -> str:
 
 def measured(part: str, run: Callable[[Stage], None], stage: Stage, kind: str, load: float) -> Run:
     """Measure one part; one that breaks off keeps what it has, and says so."""
-    stage.skipped = {}
-    stage.versions = machine.versions()
-    began, when = time.monotonic(), time.strftime("%Y-%m-%d", time.gmtime())
+    stage.begin(load)
     try:
         run(stage)
     except (ContenderError, MissingError, RuntimeError) as error:
         stage.skip(f"what was left of {part}", f"{type(error).__name__}: {error}")
-    seconds = time.monotonic() - began
-    stage.say(f"{part}: done in {seconds:.0f} s")
-    return Run(
-        when=when,
-        kind=kind,
-        rounds=stage.scale.rounds_of(part),
-        seconds=stage.scale.seconds,
-        took_seconds=seconds,
-        load=load,
-        commit=machine.commit(),
-        machine=machine.machine(),
-        versions=stage.versions,
-        skipped=stage.skipped,
-    )
+    ended = stage.ended(kind=kind, rounds=stage.scale.rounds_of(part), seconds=stage.scale.seconds)
+    stage.say(f"{part}: done in {ended.took_seconds:.0f} s")
+    return ended
 
 
 def _tell(results: Results, options: argparse.Namespace) -> None:

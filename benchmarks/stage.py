@@ -3,22 +3,20 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TypeVar
 
 import msgspec
 from rich.console import Console
 
-from benchmarks.clients import ClientProcess, ContenderError
+from benchmarks.clients import ClientProcess
 from benchmarks.contenders.catalogue import CONTENDERS, Contender, ServerName
 from benchmarks.orders import WORKS, Choose, Fill, WorkName
-from benchmarks.processes import MissingError, Server
+from benchmarks.processes import Server
 from benchmarks.results import Results
+from benchmarks.run_log import RunLog
 from benchmarks.servers.cluster import ClusterServer
 from benchmarks.servers.echo import EchoServer
 from benchmarks.servers.memcached import MemcachedServer
 from benchmarks.servers.redis import RedisServer
-
-Result = TypeVar("Result")
 
 RANGE = 10_000_000
 """Session numbers that belong to one contender, so that those who share a server do not meet."""
@@ -83,40 +81,21 @@ QUICK = Scale(
 )
 
 
-class Stage:
+class Stage(RunLog):
     """One run: its scale, the contenders asked for, where to report, and what came of it.
 
-    `skipped` and `versions` are of the present part.
+    Each part is a run of the log.
     """
 
     def __init__(self, scale: Scale, names: tuple[str, ...], console: Console) -> None:
+        super().__init__(console)
         self.scale = scale
-        self.console = console
         self.results = Results()
-        self.skipped: dict[str, str] = {}
-        self.versions: dict[str, str] = {}
         self._names = names
 
     def asked(self, *names: str) -> list[str]:
         """Return those of the names that are to take part, all if none is given."""
         return [name for name in names or CONTENDERS if not self._names or name in self._names]
-
-    def say(self, text: str) -> None:
-        """Report progress."""
-        self.console.print(text, highlight=False)
-
-    def skip(self, name: str, reason: object) -> None:
-        """Leave a contender out, visibly."""
-        self.skipped[name] = str(reason) or type(reason).__name__
-        self.console.print(f"[yellow]skipped: {name}[/yellow]: {reason}", highlight=False)
-
-    def attempt(self, name: str, action: Callable[[], Result]) -> Result | None:
-        """Return what the action returns; None, and the contender is skipped, if something is missing."""
-        try:
-            return action()
-        except (MissingError, ContenderError) as error:
-            self.skip(name, error)
-            return None
 
     @contextmanager
     def clients(

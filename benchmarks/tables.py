@@ -335,3 +335,15 @@ def markdown(table: Table) -> str:
     rules = ["---" if index < table.labels else "---:" for index in range(len(table.columns))]
     lines = [table.columns, rules, *table.rows]
     return f"## {table.title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def page_of(
+    introduction: str, tables: Iterable[Table], verdicts: Iterable[Verdict], title: str, runs: Sequence[str]
+) -> str:
+    """Return a page in Markdown: tables, what has no figure yet, and below the title the runs' lines."""
+    parts = [introduction, *(markdown(table) for table in tables)]
+    lacking = [f"- {each.target.about}" for each in verdicts if each.figure is None]
+    for heading, lines in (("Not measured yet", lacking), (title, runs)):
+        if lines:
+            parts.append(f"## {heading}\n\n" + "\n".join(lines) + "\n")
+    return "\n".join(parts)

@@ -1,6 +1,7 @@
 """What must be shown, whether it is, and what stands in the way where it is not. Pure."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from statistics import median
 
 import msgspec
 
@@ -202,6 +203,22 @@ def verdict_of(
         quick=quick,
         rounds=len(each) if rounds is None else rounds,
     )
+
+
+def medians_judged(
+    targets: Iterable[Target],
+    ratios: Mapping[str, Sequence[float]],
+    *,
+    quick: bool,
+    highest: Collection[str] = (),
+) -> list[Verdict]:
+    """Hold the median of all rounds against each target, of the ratios in `highest` the highest round."""
+    found = []
+    for target in targets:
+        each = ratios[target.ratio]
+        middle = max if target.ratio in highest else median
+        found.append(verdict_of(target, middle(each) if each else None, each, quick=quick))
+    return found
 
 
 def verdicts_of(

@@ -5,27 +5,22 @@ docs/benchmarks/durable.md and its raw results; parts that are run one by one ar
 """
 
 import argparse
-import signal
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 from rich.console import Console
 
-from benchmarks import machine
+from benchmarks import own_page
 from benchmarks.clients import ContenderError
 from benchmarks.durable import footprint, recovery, writes
 from benchmarks.durable.figures import PARTS, Results, merged, page, tables_of, verdicts_of
 from benchmarks.durable.stage import FULL, QUICK, Scale, Stage
 from benchmarks.processes import MissingError
-from benchmarks.report import rich_table
-from benchmarks.results import BUSY, Run
+from benchmarks.results import Run
 from greenroom import UnavailableError
 
-DOCUMENTS = Path("docs/benchmarks")
-RESULTS_FILE, PAGE_FILE = "durable.json", "durable.md"
+NAME = "durable"
 _RUN: dict[str, Callable[[Stage], None]] = {
     "writes": writes.run,
     "recovery": recovery.run,
@@ -58,17 +53,13 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--quick", action="store_true", help="small versions of everything; writes no files")
+    own_page.add_options(parser)
     parser.add_argument("--only", type=parts_named, default=list(PARTS), metavar="PARTS")
     for name, about in _AMOUNTS.items():
         default = getattr(FULL, name)
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=type(default), help=f"{about} (default: {default:,})")
     parser.add_argument("--directory", type=Path, help="on the disk to be measured; a temporary one without")
-    parser.add_argument("--json", action="store_true", help="print one JSON object last, on stdout")
-    parser.add_argument(
-        "--write", type=Path, metavar="DIR", help=f"write files there (default for full runs: {DOCUMENTS})"
-    )
     return parser
 
 
@@ -80,60 +71,38 @@ def scale_of(options: argparse.Namespace) -> Scale:
 
 def measured(part: str, stage: Stage, *, quick: bool) -> Run:
     """Measure one part; one that breaks off keeps what it has, and says so."""
-    stage.skipped, stage.versions = {}, machine.versions()
-    load = machine.load_average()
-    began, when = time.monotonic(), time.strftime("%Y-%m-%d", time.gmtime())
+    stage.begin()
     try:
         _RUN[part](stage)
     except (ContenderError, MissingError, RuntimeError, UnavailableError) as error:
         stage.skip(f"what was left of {part}", f"{type(error).__name__}: {error}")
-    took = time.monotonic() - began
-    stage.say(f"{part}: done in {took:.0f} s")
     kind = "quick" if quick else "full" if stage.scale == FULL else "reduced"
-    return Run(
-        when=when,
-        kind=kind,
-        rounds=stage.scale.rounds,
-        seconds=stage.scale.seconds,
-        took_seconds=took,
-        load=load,
-        commit=machine.commit(),
-        machine=machine.machine(),
-        versions=stage.versions,
-        skipped=stage.skipped,
-    )
+    run = stage.ended(kind=kind, rounds=stage.scale.rounds, seconds=stage.scale.seconds)
+    stage.say(f"{part}: done in {run.took_seconds:.0f} s")
+    return run
 
 
 def write(results: Results, directory: Path) -> None:
     """Write page and raw results. Parts that this run did not measure stay as they are."""
-    directory.mkdir(parents=True, exist_ok=True)
-    file = directory / RESULTS_FILE
+    file = directory / f"{NAME}.json"
     if file.exists():
         results = merged(msgspec.json.decode(file.read_bytes(), type=Results), results)
-    file.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=0) + b"\n")
-    (directory / PAGE_FILE).write_text(page(results))
+    own_page.write(directory, NAME, results, page(results))
 
 
 def main() -> None:
     """Parse the options, run the parts, show and write what came of it."""
-    # So that what was started is stopped.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
+    own_page.stop_what_was_started()
     options = _parser().parse_args()
-    console = Console(stderr=True, width=148)
-    directory = options.write or (None if options.quick else DOCUMENTS)
-    stage = Stage(scale_of(options), options.directory, console)
-    if machine.load_average() > BUSY:
-        stage.say("the machine is busy: wait until it is quiet for figures that count")
+    directory = own_page.directory_of(options)
+    stage = Stage(scale_of(options), options.directory, Console(stderr=True, width=own_page.WIDTH))
+    stage.warn_if_busy()
     for part in options.only:
         stage.results.runs[part] = measured(part, stage, quick=options.quick)
         if directory is not None:  # after every part, so that a later one cannot lose what came before
             write(stage.results, directory)
-    shown = Console(stderr=options.json, width=148)
-    for table in tables_of(stage.results):
-        shown.print(rich_table(table))
-    if options.json:
-        told = {"verdicts": verdicts_of(stage.results), "results": stage.results}
-        sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
+    results = stage.results
+    own_page.show(results, tables_of(results), verdicts_of(results), as_json=options.json)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import msgspec
 
 from benchmarks.results import Reading, Run
 from benchmarks.summary import Readings, p50_of
-from benchmarks.tables import Table, markdown, readings_table, run_lines, spread_of, verdict_table
+from benchmarks.tables import Table, page_of, readings_table, run_lines, spread_of, verdict_table
 from benchmarks.verdicts import Verdict, least, most, verdict_of
 
 NONE, INTERVAL, FSYNC = "greenroom, none", "greenroom, interval", "greenroom, fsync"
@@ -296,11 +296,5 @@ highest round. Clusters have two nodes of one actor, and every session is on bot
 
 def page(results: Results) -> str:
     """Return the page in Markdown."""
-    tables = [markdown(table) for table in tables_of(results)]
-    lacking = [f"- {each.target.about}" for each in verdicts_of(results) if each.figure is None]
-    if lacking:
-        tables.append("## Not measured yet\n\n" + "\n".join(lacking) + "\n")
     runs = [line for part in PARTS if part in results.runs for line in run_lines(part, results.runs[part])]
-    if runs:
-        tables.append("## Runs\n\n" + "\n".join(runs) + "\n")
-    return "\n".join([_INTRODUCTION, *tables])
+    return page_of(_INTRODUCTION, tables_of(results), verdicts_of(results), "Runs", runs)

@@ -13,6 +13,7 @@ from benchmarks.contenders.catalogue import Contender
 from benchmarks.durable.figures import FSYNC, INTERVAL, NONE, REDIS, Results
 from benchmarks.orders import Choose, Fill
 from benchmarks.processes import MissingError, Server
+from benchmarks.run_log import RunLog
 from benchmarks.servers.cluster import ClusterServer
 from benchmarks.servers.redis import RedisServer
 from greenroom_cluster.config import Durability
@@ -47,25 +48,14 @@ FULL = Scale()
 QUICK = Scale(rounds=2, seconds=0.3, written=500, stored=2_000, restarts=1, slices=1, rewrites=1, pace=6_000)
 
 
-class Stage:
+class Stage(RunLog):
     """One run: its scale, where servers keep files, where to report, and what came of it."""
 
     def __init__(self, scale: Scale, directory: Path | None, console: Console) -> None:
+        super().__init__(console)
         self.scale = scale
         self.directory = directory
         self.results = Results()
-        self.skipped: dict[str, str] = {}
-        self.versions: dict[str, str] = {}
-        self._console = console
-
-    def say(self, text: str) -> None:
-        """Report progress."""
-        self._console.print(text, highlight=False)
-
-    def skip(self, name: str, reason: object) -> None:
-        """Leave something out, visibly."""
-        self.skipped[name] = str(reason) or type(reason).__name__
-        self._console.print(f"[yellow]skipped: {name}[/yellow]: {reason}", highlight=False)
 
     @contextmanager
     def cluster(self, name: str) -> Iterator["Party[ClusterServer]"]:

@@ -4,20 +4,16 @@ Clusters, Redis and memcached are started here, on loopback. A full run writes d
 raw results.
 """
 
-import argparse
 import os
 import signal
-import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 
 import msgspec
-from rich.console import Console
 
-from benchmarks import machine
-from benchmarks.clients import ClientProcess, ContenderError
+from benchmarks import own_page
+from benchmarks.clients import ClientProcess
 from benchmarks.contenders.catalogue import Contender
 from benchmarks.near.figures import (
     COREDIS,
@@ -32,16 +28,14 @@ from benchmarks.near.figures import (
     verdicts_of,
 )
 from benchmarks.orders import Choose, Fill, Measure, Measured
-from benchmarks.processes import MissingError, Server
-from benchmarks.report import rich_table
-from benchmarks.results import BUSY, Run
+from benchmarks.processes import Server
+from benchmarks.run_log import RunLog
 from benchmarks.samples import Sample
 from benchmarks.servers.cluster import ClusterServer
 from benchmarks.servers.memcached import MemcachedServer
 from benchmarks.servers.redis import RedisServer
 from benchmarks.work.throughput import Cell, in_turns
 
-DOCUMENTS = Path("docs/benchmarks")
 _SIZE, _SESSIONS, _HELD_SESSIONS = 300, 1000, 64
 _CELLS: tuple[Cell, ...] = (
     ("get", 64, (NEAR, PLAIN, REDIS, COREDIS, EMCACHE)),
@@ -78,44 +72,26 @@ QUICK = Scale(rounds=1, seconds=0.3, held_rounds=1, held_seconds=2.0)
 class Measuring:
     """One run."""
 
-    def __init__(self, scale: Scale, console: Console) -> None:
+    def __init__(self, scale: Scale, log: RunLog) -> None:
         self.results = Results()
-        self._scale = scale
-        self._console = console
-        self._versions: dict[str, str] = {}
-        self._skipped: dict[str, str] = {}
+        self.scale = scale
+        self._log = log
 
     def run(self) -> None:
         """Measure everything."""
-        load, began = machine.load_average(), time.monotonic()
-        when = time.strftime("%Y-%m-%d", time.gmtime())
-        if load > BUSY:
-            self._say("the machine is busy: wait until it is quiet for figures that count")
         with ClusterServer() as cluster:
             with ExitStack() as stack:
                 self.results.speed += in_turns(
                     self._clients(stack, cluster),
                     _CELLS,
-                    rounds=self._scale.rounds,
-                    seconds=self._scale.seconds,
+                    rounds=self.scale.rounds,
+                    seconds=self.scale.seconds,
                     size=_SIZE,
-                    say=lambda text: self._say(f"speed: {text}"),
+                    say=lambda text: self._log.say(f"speed: {text}"),
                 )
-            for turn in range(self._scale.held_rounds):
-                self._say(f"one caller's writes: round {turn + 1} of {self._scale.held_rounds}")
+            for turn in range(self.scale.held_rounds):
+                self._log.say(f"one caller's writes: round {turn + 1} of {self.scale.held_rounds}")
                 self.results.held.append(self._held(turn, cluster))
-        self.results.run = Run(
-            when=when,
-            kind="full" if self._scale == FULL else "quick" if self._scale == QUICK else "reduced",
-            rounds=self._scale.rounds,
-            seconds=self._scale.seconds,
-            took_seconds=time.monotonic() - began,
-            load=load,
-            commit=machine.commit(),
-            machine=machine.machine(),
-            versions=machine.versions() | self._versions,
-            skipped=self._skipped,
-        )
 
     # --- who is measured ---------------------------------------------------------------------------------
 
@@ -125,16 +101,16 @@ class Measuring:
             # Sessions of their own: one must not hold what the other writes.
             clients[name] = stack.enter_context(self._client(contender, cluster, number * _SESSIONS))
         for name, (contender, start) in _PEERS.items():
-            try:
-                server = stack.enter_context(start())
-                clients[name] = stack.enter_context(self._client(contender, server))
-            except (MissingError, ContenderError) as error:
-                self._skipped[name] = str(error)
-                self._say(f"skipped: {name}: {error}")
-        for client in clients.values():
+            client = self._log.attempt(name, partial(self._peer, stack, contender, start))
+            if client is not None:
+                clients[name] = client
+        for each in clients.values():
             # By now a session is held from its second read on.
-            client.measure(Measure(work="get", callers=8, seconds=1.0))
+            each.measure(Measure(work="get", callers=8, seconds=1.0))
         return clients
+
+    def _peer(self, stack: ExitStack, contender: Contender, start: Callable[[], Server]) -> ClientProcess:
+        return stack.enter_context(self._client(contender, stack.enter_context(start())))
 
     @contextmanager
     def _client(
@@ -146,15 +122,12 @@ class Measuring:
         *,
         fills: bool = True,
     ) -> Iterator[ClientProcess]:
-        client = ClientProcess(contender, server)
-        try:
-            self._versions |= {**server.versions, **client.versions}
+        with closing(ClientProcess(contender, server)) as client:
+            self._log.versions |= {**server.versions, **client.versions}
             if fills:
                 client.do(Fill(first=first, count=count, size=_SIZE))
             client.do(Choose(first=first, total=count, sample=count, size=_SIZE))
             yield client
-        finally:
-            client.close()
 
     # --- one caller's writes -----------------------------------------------------------------------------
 
@@ -188,7 +161,7 @@ class Measuring:
         self, writer: ClientProcess, reader: ClientProcess, event: Callable[[], None] | None = None
     ) -> Sample:
         """Return what one caller's writes took while the other read, and `event` came to pass half-way."""
-        seconds = self._scale.held_seconds
+        seconds = self.scale.held_seconds
         reads = Measure(
             work="get", callers=1, seconds=seconds + 0.5, period_seconds=_READ_PERIOD_SECONDS, tolerant=True
         )
@@ -201,41 +174,20 @@ class Measuring:
             event()
         return writer.finish(Measured).sample
 
-    def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False)
-
 
 def main() -> None:
-    """Parse the options, measure, show and write what came of it."""
-    # So that what was started is stopped.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.near",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--quick", action="store_true", help="a small version of everything; writes no files")
-    parser.add_argument("--json", action="store_true", help="print one JSON object last, on stdout")
-    parser.add_argument(
-        "--write", type=Path, metavar="DIR", help=f"write files there (default for full runs: {DOCUMENTS})"
-    )
-    options = parser.parse_args()
-    measuring = Measuring(QUICK if options.quick else FULL, Console(stderr=True, width=148))
+    """Measure as the options say; see `own_page.command`."""
+    own_page.command("near", __doc__, measured, tables_of=tables_of, verdicts_of=verdicts_of, page=page)
+
+
+def measured(log: RunLog, quick: bool) -> Results:  # noqa: FBT001  as `own_page.command` gives it
+    """Return what was measured."""
+    measuring = Measuring(QUICK if quick else FULL, log)
     measuring.run()
-    results = measuring.results
-    directory = options.write or (None if options.quick else DOCUMENTS)
-    if directory is not None:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "near.json").write_bytes(
-            msgspec.json.format(msgspec.json.encode(results), indent=0) + b"\n"
-        )
-        (directory / "near.md").write_text(page(results))
-    shown = Console(stderr=options.json, width=148)
-    for table in tables_of(results):
-        shown.print(rich_table(table))
-    if options.json:
-        told = {"verdicts": verdicts_of(results), "results": results}
-        sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
+    measuring.results.run = log.ended(
+        kind="quick" if quick else "full", rounds=measuring.scale.rounds, seconds=measuring.scale.seconds
+    )
+    return measuring.results
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ import msgspec
 from benchmarks.results import Reading, Run
 from benchmarks.samples import Sample
 from benchmarks.summary import Readings, p50_of
-from benchmarks.tables import Table, markdown, readings_table, run_lines, verdict_table
-from benchmarks.verdicts import Target, Verdict, least, most, verdict_of
+from benchmarks.tables import Table, page_of, readings_table, run_lines, verdict_table
+from benchmarks.verdicts import Verdict, least, medians_judged, most
 
 NEAR, PLAIN = "greenroom, near cache", "greenroom"
 REDIS, COREDIS, EMCACHE = "redis-py", "coredis, client-side cache", "emcache"
@@ -73,18 +73,8 @@ def ratios_of(results: Results) -> dict[str, list[float]]:
 
 def verdicts_of(results: Results) -> list[Verdict]:
     """Hold the figures against the targets."""
-    ratios = ratios_of(results)
     quick = results.run is not None and results.run.quick
-    return [
-        verdict_of(target, _figure(target, ratios[target.ratio]), ratios[target.ratio], quick=quick)
-        for target in TARGETS
-    ]
-
-
-def _figure(target: Target, figures: list[float]) -> float | None:
-    if not figures:
-        return None
-    return max(figures) if target.ratio in WORST else median(figures)
+    return medians_judged(TARGETS, ratios_of(results), quick=quick, highest=WORST)
 
 
 def tables_of(results: Results) -> list[Table]:
@@ -140,10 +130,5 @@ highest round. Ours is two nodes of one actor, and every session of 300 bytes is
 
 def page(results: Results) -> str:
     """Return the page in Markdown."""
-    parts = [_INTRODUCTION, *(markdown(table) for table in tables_of(results))]
-    lacking = [f"- {each.target.about}" for each in verdicts_of(results) if each.figure is None]
-    if lacking:
-        parts.append("## Not measured yet\n\n" + "\n".join(lacking) + "\n")
-    if results.run is not None:
-        parts.append("## Run\n\n" + "\n".join(run_lines("all", results.run)) + "\n")
-    return "\n".join(parts)
+    runs = [] if results.run is None else run_lines("all", results.run)
+    return page_of(_INTRODUCTION, tables_of(results), verdicts_of(results), "Run", runs)

@@ -6,8 +6,8 @@ import msgspec
 
 from benchmarks.results import Reading, Run
 from benchmarks.summary import Readings, p50_of
-from benchmarks.tables import Table, markdown, readings_table, run_lines, verdict_table
-from benchmarks.verdicts import Verdict, least, most, verdict_of
+from benchmarks.tables import Table, page_of, readings_table, run_lines, verdict_table
+from benchmarks.verdicts import Verdict, least, medians_judged, most
 
 PLAIN, TLS = "greenroom, plaintext", "greenroom, mutual TLS"
 REDIS_PLAIN, REDIS_TLS = "redis-py, plaintext", "redis-py, mutual TLS"
@@ -59,17 +59,8 @@ def ratios_of(results: Results) -> dict[str, list[float]]:
 
 def verdicts_of(results: Results) -> list[Verdict]:
     """Hold the figures against the targets."""
-    ratios = ratios_of(results)
     quick = results.run is not None and results.run.quick
-    return [
-        verdict_of(
-            target,
-            median(ratios[target.ratio]) if ratios[target.ratio] else None,
-            ratios[target.ratio],
-            quick=quick,
-        )
-        for target in TARGETS
-    ]
+    return medians_judged(TARGETS, ratios_of(results), quick=quick)
 
 
 def tables_of(results: Results) -> list[Table]:
@@ -134,10 +125,5 @@ certificates of the curve P-256; of ours so do the nodes to each other, of Redis
 
 def page(results: Results) -> str:
     """Return the page in Markdown."""
-    parts = [_INTRODUCTION, *(markdown(table) for table in tables_of(results))]
-    lacking = [f"- {each.target.about}" for each in verdicts_of(results) if each.figure is None]
-    if lacking:
-        parts.append("## Not measured yet\n\n" + "\n".join(lacking) + "\n")
-    if results.run is not None:
-        parts.append("## Run\n\n" + "\n".join(run_lines("all", results.run)) + "\n")
-    return "\n".join(parts)
+    runs = [] if results.run is None else run_lines("all", results.run)
+    return page_of(_INTRODUCTION, tables_of(results), verdicts_of(results), "Run", runs)

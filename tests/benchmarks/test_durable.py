@@ -2,7 +2,6 @@
 
 import fcntl
 import importlib.util
-import json
 import os
 import shutil
 import socket
@@ -36,6 +35,7 @@ from benchmarks.durable.figures import (
 )
 from benchmarks.processes import MissingError, file_name, locked_files, occupied_bytes
 from tests.benchmarks.builders import rounds, run
+from tests.benchmarks.commands import figures_in, measured
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks" / "durable.md"
 
@@ -221,20 +221,10 @@ def test_a_locked_file_is_seen_from_outside_until_it_is_let_go(tmp_path: Path) -
 # --- the commands -----------------------------------------------------------------------------------------
 
 
-def measured(part: str, *options: str) -> dict[str, Any]:
-    """Run one part in a small version; return what it prints."""
-    command = [sys.executable, "-m", "benchmarks.durable", "--quick", "--json", "--only", part, *options]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
-    told: dict[str, Any] = json.loads(ended.stdout)
-    return told
-
-
-def figures_in(told: dict[str, Any]) -> dict[str, float]:
-    """Return the ratios that were measured."""
-    return {
-        each["target"]["ratio"]: each["figure"] for each in told["verdicts"] if each["figure"] is not None
-    }
+def part_measured(part: str, *options: str) -> tuple[dict[str, Any], dict[str, float]]:
+    """Run one part in a small version; return what it prints, and the ratios that were measured."""
+    told = measured("benchmarks.durable", "--only", part, *options)
+    return told, {name: figure for name, figure in figures_in(told).items() if figure is not None}
 
 
 def without_redis(told: dict[str, Any], part: str) -> bool:
@@ -248,8 +238,7 @@ def without_redis(told: dict[str, Any], part: str) -> bool:
 @pytest.mark.system
 @pytest.mark.timeout(400)
 def test_writes_are_measured() -> None:
-    told = measured("writes", "--rounds", "1", "--seconds", "0.1", "--written", "200")
-    found = figures_in(told)
+    told, found = part_measured("writes", "--rounds", "1", "--seconds", "0.1", "--written", "200")
     ours = {"fsync_vs_none", "interval_vs_none", "reads_fsync_vs_none"}
     assert ours <= found.keys()
     assert all(found[name] > 0 for name in ours)
@@ -261,8 +250,7 @@ def test_writes_are_measured() -> None:
 @pytest.mark.system
 @pytest.mark.timeout(400)
 def test_recovery_is_measured() -> None:
-    told = measured("recovery", "--stored", "500")
-    found = figures_in(told)
+    told, found = part_measured("recovery", "--stored", "500")
     assert {"rejoin_seconds", "rejoin_bytes_vs_copy"} <= found.keys()
     (own, empty) = told["results"]["rejoins"]
     assert empty["received_bytes"] > 500 * 300, "a full copy"
@@ -275,8 +263,7 @@ def test_recovery_is_measured() -> None:
 @pytest.mark.system
 @pytest.mark.timeout(400)
 def test_the_footprint_is_measured() -> None:
-    told = measured("footprint", "--stored", "500", "--pace", "20000")
-    found = figures_in(told)
+    told, found = part_measured("footprint", "--stored", "500", "--pace", "20000")
     assert found.keys() == {"memory_fsync_vs_none", "disk_vs_state"}
     assert 0.5 < found["memory_fsync_vs_none"] < 2
     # Every session was written twice, by the fill and once more, and an actor holds them all.

@@ -1,10 +1,5 @@
 """What near caches save and cost: ratios and the page from readings, and the command."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from benchmarks.near.figures import (
@@ -21,8 +16,7 @@ from benchmarks.near.figures import (
     verdicts_of,
 )
 from tests.benchmarks.builders import rounds, run, sample
-
-_ROOT = Path(__file__).parents[2]
+from tests.benchmarks.commands import figures_in, measured
 
 
 def held(turn: int, worst: float) -> HeldReading:
@@ -89,10 +83,8 @@ def test_the_page_shows_what_a_write_waits_for(results: Results) -> None:
 @pytest.mark.system
 @pytest.mark.timeout(400)
 def test_everything_is_measured() -> None:
-    command = [sys.executable, "-m", "benchmarks.near", "--quick", "--json"]
-    ended = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True, timeout=380)
-    told = json.loads(ended.stdout)
-    found = {each["target"]["ratio"]: each["figure"] for each in told["verdicts"]}
+    told = measured("benchmarks.near")
+    found = figures_in(told)
     assert found.keys() == {target.ratio for target in TARGETS}
     assert all(found[name] > 0 for name in ("writes", "lone_writes", "held_p50", "stopped_worst_seconds"))
     # Else nothing was held, and what was measured says nothing.

@@ -1,10 +1,5 @@
 """What TLS costs: ratios and the page from readings, and the command."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from benchmarks.tls.figures import (
@@ -21,8 +16,7 @@ from benchmarks.tls.figures import (
     verdicts_of,
 )
 from tests.benchmarks.builders import rounds, run
-
-_ROOT = Path(__file__).parents[2]
+from tests.benchmarks.commands import figures_in, measured
 
 
 def idle(contender: str, server_bytes: int) -> IdleReading:
@@ -82,10 +76,8 @@ def test_the_page_shows_the_peer_beside_ours(results: Results) -> None:
 @pytest.mark.system
 @pytest.mark.timeout(400)
 def test_everything_is_measured() -> None:
-    command = [sys.executable, "-m", "benchmarks.tls", "--quick", "--json"]
-    ended = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True, timeout=380)
-    told = json.loads(ended.stdout)
-    found = {each["target"]["ratio"]: each["figure"] for each in told["verdicts"]}
+    told = measured("benchmarks.tls")
+    found = figures_in(told)
     assert found.keys() == {target.ratio for target in TARGETS}
     assert all(found[name] > 0 for name in ("reads", "writes", "read_p50", "write_p50"))
     if skipped := told["results"]["run"]["skipped"]:
