@@ -25,6 +25,7 @@ from greenroom_cluster.runtime.local import open_local_cluster
 from tests.browser.conftest import PAGE_MILLISECONDS, SETTINGS, what_is_missing
 from tests.browser.near_site import COOKIE, NOBODY, SHOWN, WORKER
 from tests.servers.running import ROOT, free_port
+from tests.system.stage import stopped
 
 pytestmark = [pytest.mark.browser, pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -229,14 +230,11 @@ def log_out(tab: Any) -> int:
 def log_out_beside(late: Poller, tab: Any) -> int:
     """Log out while a worker stands still, and ask that for the page before it goes on."""
     late.rest()
-    os.kill(late.worker, signal.SIGSTOP)
-    try:
+    with stopped(late.worker):
         began_ns = time.monotonic_ns()
         ended_ns = log_out(tab)
         late.may_ask.set()
         until(late, lambda: late.sent_ns >= ended_ns)
-    finally:
-        os.kill(late.worker, signal.SIGCONT)
     assert ended_ns - began_ns < (LAPSED_SECONDS + PATIENCE_SECONDS) * 1e9
     return ended_ns
 

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 import trio
 
 from greenroom.loopback_secrets import LoopbackSecrets
-from tests.system.stage import SharedCluster, loaded
+from tests.system.stage import SharedCluster, loaded, stopped
 
 HEALTHY_SECONDS = 120.0
 
@@ -27,6 +26,7 @@ class Asker:
     def __init__(self, cluster: SharedCluster, client: httpx.AsyncClient) -> None:
         self._cluster = cluster
         self._client = client
+        self._last_urls: dict[str, str] = {}
         name = cluster.settings.cluster
         self._token = LoopbackSecrets(name).http_token()
 
@@ -36,7 +36,9 @@ class Asker:
 
     async def get(self, name: str, path: str, *, shown: bool = True) -> httpx.Response:
         headers = {"authorization": f"Bearer {self._token}"} if shown else {}
-        return await self._client.get(self._cluster.cluster.http_urls[name] + path, headers=headers)
+        # A process that has ended is asked where it was.
+        self._last_urls |= self._cluster.cluster.http_urls
+        return await self._client.get(self._last_urls[name] + path, headers=headers)
 
     async def status(self, name: str, path: str) -> int:
         """Return the status of an answer, 0 for none."""
@@ -45,9 +47,7 @@ class Asker:
         except httpx.TransportError:
             return 0
 
-    async def until(
-        self, name: str, path: str, wanted: Callable[[int], bool], seconds: float = HEALTHY_SECONDS
-    ) -> None:
+    async def until(self, name: str, path: str, wanted: Callable[[int], bool]) -> None:
         with trio.fail_after(HEALTHY_SECONDS):
             while not wanted(await self.status(name, path)):
                 await a_while()
@@ -117,14 +117,10 @@ async def test_an_actor_that_hangs_does_not_hang_its_nodes_port(small_cluster: S
     victim = await small_cluster.busiest_primary()
     async with client() as each:
         ask = Asker(small_cluster, each)
-        os.kill(victim.pid, signal.SIGSTOP)
-        try:
-            with trio.fail_after(15):
-                assert await ask.status(victim.node, "/livez") == 200
-                assert await ask.status(victim.node, "/readyz?cluster") == 503
-                shown = (await ask.get(victim.node, "/status.json")).json()
-        finally:
-            os.kill(victim.pid, signal.SIGCONT)
+        with stopped(victim.pid), trio.fail_after(15):
+            assert await ask.status(victim.node, "/livez") == 200
+            assert await ask.status(victim.node, "/readyz?cluster") == 503
+            shown = (await ask.get(victim.node, "/status.json")).json()
     told = {actor["slot"]: actor["reachable"] for actor in shown["actors"] if actor["state"] == "up"}
     assert told.get(victim.slot) in {False, None}
     await small_cluster.healthy()
@@ -138,6 +134,7 @@ async def test_readiness_alone_leads_through_a_rolling_restart(
     async with client() as each, loaded(slim_cluster, tmp_path):
         ask = Asker(slim_cluster, each)
         for name in ("n1", "n2", "n3"):
+            assert await ask.status(name, "/livez") == 200
             assert await slim_cluster.stop_node(name) == 0
             assert await ask.status(name, "/livez") == 0
             await slim_cluster.start_node(name)
@@ -148,7 +145,7 @@ async def test_a_node_refuses_an_http_port_beyond_loopback(tmp_path: Path) -> No
     command = [sys.executable, "-m", "greenroom_cluster", "node", "--name", "a", "--http", "0.0.0.0:0"]
     command += ["--listen", "127.0.0.1:0"]
     with trio.fail_after(60):
-        done = await trio.run_process(command, stderr=subprocess.PIPE, check=False, cwd=tmp_path)
+        done = await trio.run_process(command, capture_stderr=True, check=False, cwd=tmp_path)
     assert done.returncode == 2
     told = done.stderr.decode()
     assert "--http" in told

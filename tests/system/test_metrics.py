@@ -15,7 +15,7 @@ from greenroom_cluster.local_settings import LocalClusterSettings
 from greenroom_cluster.metrics.names import METRICS
 from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster
 from tests.system.metrics import metric_of, metrics_in, scraped, total
-from tests.system.stage import ANY, SETTINGS, SharedCluster, session
+from tests.system.stage import ANY, SETTINGS, SharedCluster, session, stopped
 
 pytestmark = [pytest.mark.system, pytest.mark.trio]
 
@@ -128,12 +128,8 @@ async def test_an_actor_that_hangs_hangs_no_scrape(small_cluster: SharedCluster)
     """It is told as one that does not answer, and all others as ever."""
     await small_cluster.healthy()
     victim = await small_cluster.busiest_primary()
-    os.kill(victim.pid, signal.SIGSTOP)
-    try:
-        with trio.fail_after(6):
-            samples = await scraped(small_cluster.cluster)
-    finally:
-        os.kill(victim.pid, signal.SIGCONT)
+    with stopped(victim.pid), trio.fail_after(6):
+        samples = await scraped(small_cluster.cluster)
     assert total(samples, "greenroom_actor_up", process=victim.slot) == 0
     assert total(samples, "greenroom_actor_up") == 3
     assert total(samples, "greenroom_resident_memory_bytes", process=victim.slot) > 1 << 20
