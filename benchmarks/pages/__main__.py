@@ -75,7 +75,7 @@ class App:
     def measure(self, turn: int, mix: str, seconds: float) -> PageReading:
         """Load the workers and return what came of it."""
         app, servers = self._app_cpu(), self._servers_cpu()
-        loaded = load(self.address, self.cookies, mix, seconds)
+        loaded = load(self.address, self.cookies, mix, seconds, spread=self.workers > 1)
         return PageReading(
             round=turn,
             title=self.title,

@@ -45,11 +45,12 @@ _INTRODUCTION = """\
 # What a page costs its app
 
 Written by `uv run --group bench python -m benchmarks.pages`, which runs the races' Starlette shop in one
-uvicorn worker (uvloop, httptools) under 32 connections of wrk, with sessions of some 300 bytes. Everything is
-on one machine, and the contenders take turns. The cluster has two nodes, and acknowledges a change when both
-have it; Redis is one server without a replica. *Near cache* is the same cluster, whose sessions the app keeps
-to read them without asking. With four workers, each request of a visitor goes to another of them, whichever
-it is. CPU is per page: that of the app's processes, and that of the servers behind it.
+uvicorn worker (uvloop, httptools) for 32 visitors with sessions of some 300 bytes. Each of them asks for one
+page after the other, on a connection of wrk. Everything is on one machine, and the contenders take turns. The
+cluster has two nodes, and acknowledges a change when both have it; Redis is one server without a replica.
+*Near cache* is the same cluster, whose sessions the app keeps to read them without asking. With four workers,
+each page of a visitor is asked for on another connection, so it comes from any of them. CPU is per page: that
+of the app's processes, and that of the servers behind it.
 """
 
 

@@ -1,4 +1,4 @@
-"""Loads one server with wrk (Debian's package), each connection's thread with sessions of its own."""
+"""Loads one server with wrk (Debian's package), as visitors who ask for one page after the other."""
 
 import json
 import shutil
@@ -12,8 +12,8 @@ import msgspec
 
 from benchmarks.processes import MissingError
 
-CONNECTIONS = 32
-THREADS = 2
+VISITORS = 32
+"""Each is a thread of wrk with one connection."""
 ITEMS = 8
 """Cart items of a customer: with the login, about 300 bytes of data."""
 
@@ -24,20 +24,21 @@ MIXES: dict[str, tuple[tuple[str, str], ...]] = {
     "nine reads, one change": (*(READ,) * 9, CHANGE),
 }
 
-# wrk runs this once a thread: the cookies are dealt out, so that no two threads share a session.
+# wrk runs this once a thread. Visitors do not all ask for the same page at once, also not if they are spread:
+# then a session goes from thread to thread.
 _SCRIPT = """
 local cookies = %(cookies)s
 local pages = %(pages)s
 local threads = 0
 local sent = 0
 function setup(thread)
-  thread:set("first", threads)
+  thread:set("visitor", threads)
   threads = threads + 1
 end
 function request()
   sent = sent + 1
-  local page = pages[(sent - 1) %% #pages + 1]
-  local mine = (sent * %(threads)d + first) %% #cookies + 1
+  local page = pages[(sent + 2 * visitor) %% #pages + 1]
+  local mine = (visitor + sent * %(spread)d) %% #cookies + 1
   return wrk.format(page[1], page[2], {["cookie"] = cookies[mine]})
 end
 function done(summary, latency, requests)
@@ -62,7 +63,7 @@ class Loaded(msgspec.Struct, frozen=True):
     p99_us: int
 
 
-def customers(address: str, count: int = CONNECTIONS) -> list[str]:
+def customers(address: str, count: int = VISITORS) -> list[str]:
     """Log in as many customers, fill their carts, and return their cookies, as a `cookie` header each.
 
     Raises RuntimeError if a page does not answer with success.
@@ -82,8 +83,11 @@ def customers(address: str, count: int = CONNECTIONS) -> list[str]:
     return cookies
 
 
-def load(address: str, cookies: Sequence[str], mix: str, seconds: float) -> Loaded:
-    """Keep all connections busy. Raises MissingError without wrk, RuntimeError if a page failed."""
+def load(address: str, cookies: Sequence[str], mix: str, seconds: float, *, spread: bool = False) -> Loaded:
+    """Let a visitor for each cookie ask for pages; if they are spread, each page on another connection.
+
+    Raises MissingError without wrk, RuntimeError if a page failed.
+    """
     program = shutil.which("wrk")
     if program is None:
         raise MissingError("wrk is not installed: apt-get install wrk")
@@ -91,12 +95,20 @@ def load(address: str, cookies: Sequence[str], mix: str, seconds: float) -> Load
     script = _SCRIPT % {
         "cookies": "{" + ",".join(map(json.dumps, cookies)) + "}",
         "pages": "{" + pages + "}",
-        "threads": THREADS,
+        "spread": spread,
     }
     with tempfile.TemporaryDirectory(prefix="greenroom-pages-") as folder:
         file = Path(folder) / "load.lua"
         file.write_text(script)
-        command = [program, f"-t{THREADS}", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "-s", str(file), address]
+        command = [
+            program,
+            f"-t{len(cookies)}",
+            f"-c{len(cookies)}",
+            f"-d{seconds:g}s",
+            "-s",
+            str(file),
+            address,
+        ]
         said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds + 60)
     loaded = msgspec.json.decode(said.stdout.rstrip().rpartition("\n")[2], type=Loaded)
     if loaded.refused or loaded.broken:
