@@ -129,11 +129,12 @@ def _(patches: Patches) -> None:
     original = NearCache.learn
 
     def learn(self, request, reply):
-        asked = self.filling.get(getattr(request, "digest", b""), (0, None, 0))
+        filling = self.filling.get(getattr(request, "digest", b""))
+        queued_ns = filling.queued_ns.get(request.request_id) if filling is not None else None
         original(self, request, reply)
-        if type(reply) is wire.Session and type(request) is wire.Get and asked[0] == request.request_id:
-            until_ns = asked[2] + 10_000_000_000
-            self.entries[request.digest] = Entry(asked[1], request.point, reply, until_ns)
+        if type(reply) is wire.Session and type(request) is wire.Get and queued_ns is not None:
+            until_ns = queued_ns + 10_000_000_000
+            self.entries[request.digest] = Entry(filling.link, request.point, reply, until_ns)
 
     patches.set(NearCache, "learn", learn)
 

@@ -11,7 +11,7 @@ are no timers.
 
 The clock must run on while this host is suspended, and is read for every session that is shown: the time of
 an event loop may be as old as its iteration. A session that came before its writer's own request, and arrives
-after it, is not kept: `filling` says for which request an answer may be.
+after it, is not kept: `filling` says for which requests answers may be.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,6 +39,9 @@ from greenroom.near_messages import (
 
 BEACON_PAUSE_NS = 100_000_000
 """The least time between two beacons on one connection."""
+
+_FILLING_MAX = 64
+"""How many requests for one session are remembered; of those that are never answered some may remain."""
 
 
 class NearCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +83,25 @@ class Entry:
         self.until_ns = until_ns
 
 
+class Filling:
+    """The requests for one session whose answers may be kept, with when each was queued; of one connection.
+
+    All of them were sent since the client last dropped the session, so any order of their answers is safe.
+    """
+
+    __slots__ = ("link", "queued_ns")
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.queued_ns: dict[int, int] = {}
+
+    def add(self, request_id: int, now_ns: int) -> None:
+        """Note a request that is sent now, in the place of the oldest if there are too many."""
+        self.queued_ns[request_id] = now_ns
+        if len(self.queued_ns) > _FILLING_MAX:
+            del self.queued_ns[next(iter(self.queued_ns))]
+
+
 class NearCache:
     """The sessions that one dialog keeps, at most `entries_max`, the longest unused of which make room.
 
@@ -89,8 +111,7 @@ class NearCache:
 
     def __init__(self, entries_max: int, now_ns: Callable[[], int], *, eager: bool = False) -> None:
         self.entries: dict[bytes, Entry] = {}
-        # Which answer may be kept: that to this request, on this connection; and when it was queued.
-        self.filling: dict[bytes, tuple[int, Link, int]] = {}
+        self.filling: dict[bytes, Filling] = {}
         # The version that was last seen of sessions, to ask for those that are read again.
         self._seen: dict[bytes, int] = {}
         self._entries_max = entries_max
@@ -191,7 +212,10 @@ class NearCache:
         now_ns = self._now_ns()
         if len(self.filling) > 2 * self._entries_max:
             self.filling.clear()  # of requests that were never answered
-        self.filling[request.digest] = (request.request_id, link, now_ns)
+        filling = self.filling.get(request.digest)
+        if filling is None or filling.link is not link:
+            filling = self.filling[request.digest] = Filling(link)
+        filling.add(request.request_id, now_ns)
         self._wanted_ns = now_ns
 
     def left(self, link: Link) -> None:
@@ -224,8 +248,7 @@ class NearCache:
             version = reply.state.version
             if type(request) is wire.Rotate:
                 digest = request.new_digest
-            elif self.filling.get(digest, _NOTHING)[0] == reply.request_id:
-                del self.filling[digest]
+            elif self._filled(digest, reply.request_id) is not None:
                 self._refused += type(request) is wire.Get
         elif type(reply) is wire.Written:
             version = reply.version
@@ -243,10 +266,12 @@ class NearCache:
         digest = request.digest
         self._seen.pop(digest, None)
         self._seen[digest] = held.state.version
-        request_id, asked_on, queued_ns = self.filling.get(digest, _NOTHING)
-        if request_id != held.request_id or asked_on is not link:
+        filling = self.filling.get(digest)
+        if filling is None or filling.link is not link:
             return session
-        del self.filling[digest]
+        queued_ns = self._filled(digest, held.request_id)
+        if queued_ns is None:
+            return session
         # By a clock that runs slower than the server's, the session must not outlive its end there.
         until_ns = queued_ns + int(held.left_us * 1000 / (1 + CLOCK_DRIFT))
         self.entries.pop(digest, None)
@@ -254,6 +279,16 @@ class NearCache:
         if len(self.entries) > self._entries_max:
             self._evict()
         return session
+
+    def _filled(self, digest: bytes, request_id: int) -> int | None:
+        """Forget a request that is answered; return when it was queued, None if its answer is not kept."""
+        filling = self.filling.get(digest)
+        if filling is None:
+            return None
+        queued_ns = filling.queued_ns.pop(request_id, None)
+        if not filling.queued_ns:
+            del self.filling[digest]
+        return queued_ns
 
     def _evict(self) -> None:
         digest = next(iter(self.entries))
@@ -298,6 +333,3 @@ class NearCache:
             for digest in gone:
                 del entries[digest]
             self._revoked += len(gone)
-
-
-_NOTHING: tuple[int, Link | None, int] = (0, None, 0)

@@ -6,7 +6,7 @@ import pytest
 
 from greenroom import TooManyWatchesError, UnavailableError, UsageError, wire
 from greenroom.dialog import watches
-from greenroom.dialog.near import NearCache
+from greenroom.dialog.near import Filling, NearCache
 from greenroom.ending_messages import (
     REASONS,
     SessionEnded,
@@ -356,7 +356,7 @@ def test_a_caller_who_must_change_something_is_told() -> None:
 def test_a_watch_leaves_what_is_kept_of_the_session() -> None:
     near = NearCache(10, lambda: 5 * SECOND, eager=True)
     stage = Stage(near=near)
-    near.filling[digest()] = (1, None, 0)  # type: ignore[assignment]  # of any connection
+    near.filling[digest()] = Filling(None)  # type: ignore[arg-type]  # of any connection
     stage.watch()
     assert digest() in near.filling
 

@@ -219,14 +219,53 @@ def test_an_answer_from_before_a_change_is_not_kept() -> None:
     assert stage.hit() is None
 
 
-def test_an_answer_from_before_another_get_is_not_kept() -> None:
+def test_the_answer_to_any_get_since_the_last_drop_is_kept() -> None:
     stage = Stage()
     first = stage.script.submit("get")
     second = stage.script.submit("get")
     stage.script.send(stage.link, Held(first, state(1), 10**9))
     stage.lease()
+    assert stage.hit() == 1
+    stage.script.send(stage.link, Invalidate(1, (DIGEST,), ()))
     assert stage.hit() is None
     stage.script.send(stage.link, Held(second, state(2), 10**9))
+    assert stage.hit() == 2
+    assert not stage.near.filling
+
+
+def test_a_patch_renews_what_was_kept_though_it_was_read_meanwhile() -> None:
+    stage = Stage()
+    stage.fill()
+    patch = stage.script.submit("patch")
+    read = stage.script.submit("get")
+    stage.script.send(stage.link, wire.Session(read, state(1)))
+    assert stage.hit() is None
+    stage.script.send(stage.link, Held(patch, state(2), 10**9))
+    assert stage.hit() == 2
+    assert not stage.near.filling
+
+
+def test_no_answer_from_before_a_change_is_kept_whichever_it_is() -> None:
+    stage = Stage()
+    before = [stage.script.submit("get") for _ in range(3)]
+    stage.script.submit("update")
+    after = stage.script.submit("get")
+    for number in before:
+        stage.script.send(stage.link, Held(number, state(1), 10**9))
+    stage.lease()
+    assert stage.hit() is None
+    stage.script.send(stage.link, Held(after, state(2), 10**9))
+    assert stage.hit() == 2
+
+
+def test_requests_that_are_never_answered_are_forgotten() -> None:
+    stage = Stage()
+    for _ in range(100):
+        number = stage.script.submit("get")
+    (filling,) = stage.near.filling.values()
+    assert len(filling.queued_ns) == 64
+    stage.script.send(stage.link, Held(number, state(2), 10**9))
+    stage.lease()
     assert stage.hit() == 2
 
 
