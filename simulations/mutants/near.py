@@ -185,7 +185,7 @@ def _(patches: Patches) -> None:
     original = Near._may_hold
 
     def may_hold(self, now_ns, connection, key):
-        holder = self._leases.holders.get(connection)
+        holder = self._leases.by_connection.get(connection)
         if holder is None:
             return original(self, now_ns, connection, key)
         granted_ns, holder.granted_ns = holder.granted_ns, 0
@@ -309,7 +309,7 @@ def _(patches: Patches) -> None:
     original = Leases.connection_closed
 
     def connection_closed(self, now_ns, connection):
-        holder = self.holders.get(connection)
+        holder = self.by_connection.get(connection)
         if holder is not None:
             holder.alive_ns = 0
             for _, part, barrier in tuple(holder.owed):

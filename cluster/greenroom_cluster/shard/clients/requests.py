@@ -166,9 +166,9 @@ class Requests:
             case NearAck(number=number):
                 leases.acknowledge(now_ns, wall_us, connection, number)
             case Unhold(digests=digests):
-                leases.unhold(connection, digests)
+                leases.withdraw(connection, digests)
             case Unwatch(digests=digests):
-                watchers.unwatch(connection, digests)
+                watchers.withdraw(connection, digests)
             case WatchBeacon(number=number):
                 watchers.beacon(now_ns, connection, number)
             case GetNear(point=point):

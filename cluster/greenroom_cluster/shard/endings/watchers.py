@@ -11,6 +11,7 @@ from greenroom.ending_messages import Unwatched, WatchEcho, WatchReply
 from greenroom.watch_use import WatchUse
 from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.effects import ReplyToClient
+from greenroom_cluster.shard.registrants import Registrant, Registrants
 
 WATCHED_MAX = 32_768
 """The most that one connection watches, all of which it may let go in one step."""
@@ -19,9 +20,6 @@ WATCHED_MAX = 32_768
 class Part(Protocol):
     """What is watched in one shard, of which this actor is primary."""
 
-    @property
-    def shard(self) -> int: ...  # noqa: D102  the number of the shard
-
     def is_sure(self, now_ns: int) -> bool:
         """Whether this actor certainly is the primary now."""
 
@@ -29,26 +27,20 @@ class Part(Protocol):
         """Note that a connection watches this no longer."""
 
 
-class Watcher:
-    """One connection: what it watches, by key, and how much of it in each shard."""
+class Watcher(Registrant[Part]):
+    """One connection, and what it watches."""
 
-    __slots__ = ("connection", "parts", "watched")
-
-    def __init__(self, connection: int) -> None:
-        self.connection = connection
-        self.watched: dict[bytes, Part] = {}
-        self.parts: dict[Part, int] = {}
+    __slots__ = ()
 
 
-class Watchers:
+class Watchers(Registrants[Watcher]):
     """All of one actor. `count` is how much is watched; `told` and `refused` count since its start."""
 
-    __slots__ = ("_by_connection", "_context", "count", "refused", "told")
+    __slots__ = ("_context", "refused", "told")
 
     def __init__(self, context: Context) -> None:
+        super().__init__(Watcher)
         self._context = context
-        self._by_connection: dict[int, Watcher] = {}
-        self.count = 0
         self.told = self.refused = 0
 
     @property
@@ -58,11 +50,11 @@ class Watchers:
 
     def add(self, now_ns: int, connection: int, part: Part, key: bytes) -> Watcher | None:
         """Note that a connection watches a session; None if that is too much."""
-        watcher = self._by_connection.get(connection)
-        if watcher is not None and watcher.watched.get(key) is part:
+        watcher = self.by_connection.get(connection)
+        if watcher is not None and key in watcher.keys:
             return watcher
         settings = self._context.settings
-        if self.count >= settings.watches_max or (watcher and len(watcher.watched) >= WATCHED_MAX):
+        if self.count >= settings.watches_max or (watcher and len(watcher.keys) >= WATCHED_MAX):
             self.refused += 1
             self._context.warn_now_and_then(
                 now_ns,
@@ -72,47 +64,23 @@ class Watchers:
                 "raise --watches-max, or add nodes",
             )
             return None
-        if watcher is None:
-            watcher = self._by_connection[connection] = Watcher(connection)
-        watcher.watched[key] = part
-        watcher.parts[part] = watcher.parts.get(part, 0) + 1
-        self.count += 1
-        return watcher
+        return self.register(connection, part, key)
 
-    def release(self, watcher: Watcher, key: bytes) -> None:
-        """Note that a connection watches this no longer."""
-        part = watcher.watched.pop(key, None)
-        if part is None:
-            return
-        self.count -= 1
-        left = watcher.parts[part] - 1
-        if left:
-            watcher.parts[part] = left
-        else:
-            del watcher.parts[part]
-        if not watcher.watched:
-            self._by_connection.pop(watcher.connection, None)
-
-    def unwatch(self, connection: int, keys: Iterable[bytes]) -> None:
-        """Take back what a connection watches no longer by its own wish."""
-        watcher = self._by_connection.get(connection)
-        if watcher is None:
-            return
-        for key in keys:
-            part = watcher.watched.get(key)
-            if part is not None:
-                self.release(watcher, key)
-                part.forget(watcher, key)
+    def release(self, registrant: Watcher, key: bytes) -> None:
+        """Note that a connection watches this no longer, and forget one that watches nothing."""
+        super().release(registrant, key)
+        if not registrant.keys:
+            self.by_connection.pop(registrant.connection, None)
 
     def connection_closed(self, connection: int) -> None:
         """Forget all that a connection has watched."""
-        watcher = self._by_connection.get(connection)
+        watcher = self.by_connection.get(connection)
         if watcher is not None:
-            self.unwatch(connection, tuple(watcher.watched))
+            self.let_go(watcher, tuple(watcher.keys))
 
     def beacon(self, now_ns: int, connection: int, number: int) -> None:
         """Say whether what a connection watches is watched by a primary."""
-        watcher = self._by_connection.get(connection)
+        watcher = self.by_connection.get(connection)
         sure = watcher is None or all(part.is_sure(now_ns) for part in watcher.parts)
         self.say(connection, WatchEcho(number, self._context.map_version, sure))
 

@@ -16,6 +16,7 @@ from greenroom.near_messages import CLOCK_DRIFT, EncodedNearReply, Invalidate, N
 from greenroom.near_use import NearUse
 from greenroom_cluster.shard.context import Context
 from greenroom_cluster.shard.effects import ReplyToClient
+from greenroom_cluster.shard.registrants import Registrant, Registrants
 from greenroom_cluster.shard.settings import NS_PER_SECOND, ns
 
 HOLDERS_MAX = 200_000
@@ -34,9 +35,6 @@ def drifted(span_ns: int) -> int:
 
 class Part(Protocol):
     """What one shard's primary has given out."""
-
-    @property
-    def shard(self) -> int: ...  # noqa: D102  the number of the shard
 
     def until_ns(self) -> int:
         """Return until when a lease may run that covers this shard, 0 if none may."""
@@ -57,8 +55,8 @@ class Part(Protocol):
         """Let this barrier, or without one a revocation, wait for this holder no longer."""
 
 
-class Holder:
-    """One connection. `held` are the sessions that it holds, by key, and `parts` how many of each shard.
+class Holder(Registrant[Part]):
+    """One connection, and what it holds.
 
     Its lease ends at `granted_ns`, by our clock; it counts as alive until `alive_ns`. `invalidated` is the
     number of the newest `Invalidate`, `acknowledged` that of the newest ack, `late` that of one that was not
@@ -67,14 +65,12 @@ class Holder:
     """
 
     __slots__ = (
-        *("acknowledged", "alive_ns", "connection", "granted_ns", "held"),
-        *("invalidated", "is_gone", "late", "owed", "parts", "renewing"),
+        *("acknowledged", "alive_ns", "granted_ns", "invalidated"),
+        *("is_gone", "late", "owed", "renewing"),
     )
 
     def __init__(self, connection: int) -> None:
-        self.connection = connection
-        self.held: dict[bytes, Part] = {}
-        self.parts: dict[Part, int] = {}
+        super().__init__(connection)
         self.granted_ns = 0
         self.alive_ns = 0
         self.invalidated = 0
@@ -85,23 +81,22 @@ class Holder:
         self.renewing: set[int] = set()
 
 
-class Leases:
+class Leases(Registrants[Holder]):
     """All holders of one actor. `alarms` says when which shard is to be looked at, the first one first.
 
     `lease_ns` is how long a lease runs at most, 0 if none is given. `count` is how much is held.
     """
 
     __slots__ = (
-        *("_context", "_gone", "alarms", "count", "granted", "hits", "holders", "invalidations", "lease_ns"),
-        *("refused", "waited_ns", "waited_ns_max", "waits", "waits_lapsed"),
+        *("_context", "_gone", "alarms", "granted", "hits", "invalidations", "lease_ns", "refused"),
+        *("waited_ns", "waited_ns_max", "waits", "waits_lapsed"),
     )
 
     def __init__(self, context: Context) -> None:
+        super().__init__(Holder)
         self._context = context
         self.lease_ns = ns(context.settings.near_seconds)
-        self.holders: dict[int, Holder] = {}
         self.alarms: list[tuple[int, int]] = []
-        self.count = 0
         # What came of it so far.
         self.granted = self.refused = self.invalidations = self.hits = 0
         self.waits = self.waits_lapsed = self.waited_ns = self.waited_ns_max = 0
@@ -138,41 +133,6 @@ class Leases:
             shards[heappop(self.alarms)[1]] = None
         return list(shards)
 
-    # --- what is held -------------------------------------------------------------------------------------
-
-    def hold(self, connection: int, part: Part, key: bytes) -> Holder:
-        """Note that a connection holds a session; return it."""
-        holder = self.holders.get(connection)
-        if holder is None:
-            holder = self.holders[connection] = Holder(connection)
-        if key not in holder.held:
-            holder.held[key] = part
-            holder.parts[part] = holder.parts.get(part, 0) + 1
-            self.count += 1
-        return holder
-
-    def release(self, holder: Holder, key: bytes) -> Part | None:
-        """Note that a connection holds this no longer; return of which shard it was, None if of none."""
-        part = holder.held.pop(key, None)
-        if part is not None:
-            self.count -= 1
-            left = holder.parts[part] - 1
-            if left:
-                holder.parts[part] = left
-            else:
-                del holder.parts[part]
-        return part
-
-    def unhold(self, connection: int, keys: tuple[bytes, ...]) -> None:
-        """Note that a connection has dropped these by itself."""
-        holder = self.holders.get(connection)
-        if holder is None:
-            return
-        for key in keys:
-            part = self.release(holder, key)
-            if part is not None:
-                part.forget(holder, key)
-
     # --- what is said -------------------------------------------------------------------------------------
 
     def invalidate(self, holder: Holder, keys: tuple[bytes, ...], shards: tuple[int, ...] = ()) -> int:
@@ -186,7 +146,7 @@ class Leases:
     def beacon(self, now_ns: int, connection: int, sent_ns: int, hits: int = 0) -> None:
         """Give a connection the lease that it asks for, as far as all that it holds is covered."""
         self.hits = min(self.hits + hits, HITS_TOTAL_MAX)
-        holder, end_ns = self.holders.get(connection), now_ns
+        holder, end_ns = self.by_connection.get(connection), now_ns
         if holder is not None:
             end_ns = self._end_of(holder, now_ns)
             holder.granted_ns = max(holder.granted_ns, end_ns)
@@ -211,7 +171,7 @@ class Leases:
 
     def acknowledge(self, now_ns: int, wall_us: int, connection: int, number: int) -> None:
         """Wait no longer for what a holder has dropped."""
-        holder = self.holders.get(connection)
+        holder = self.by_connection.get(connection)
         if holder is None:
             return
         holder.acknowledged = max(holder.acknowledged, min(number, holder.invalidated))
@@ -230,13 +190,10 @@ class Leases:
 
     def connection_closed(self, now_ns: int, connection: int) -> None:
         """Note that a connection is gone; forget what those held whose leases are over by now."""
-        holder = self.holders.pop(connection, None)
+        holder = self.by_connection.pop(connection, None)
         if holder is not None:
             holder.is_gone = True
             self._gone.append(holder)
         while self._gone and self._gone[0].alive_ns < now_ns:
             ended = self._gone.popleft()
-            for key in tuple(ended.held):
-                part = self.release(ended, key)
-                if part is not None:
-                    part.forget(ended, key)
+            self.let_go(ended, tuple(ended.keys))

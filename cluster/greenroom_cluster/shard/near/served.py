@@ -106,7 +106,7 @@ class Near:
         return EncodedHeld(request.request_id, msgspec.Raw(stored), expires_us - time_us)
 
     def _hold(self, connection: int, key: bytes) -> None:
-        holder = self._leases.hold(connection, self, key)
+        holder = self._leases.register(connection, self, key)
         self.holders.setdefault(key, {})[holder] = None
         self.note_alive(holder.alive_ns)
         self._leases.granted += 1
@@ -118,7 +118,7 @@ class Near:
         if until_ns <= now_ns:
             return False
         leases = self._leases
-        holder = leases.holders.get(connection)
+        holder = leases.by_connection.get(connection)
         if holder is None:
             return leases.count < HOLDERS_MAX
         if holder in self._revoking:
@@ -126,9 +126,9 @@ class Near:
         # Its lease may outlast that of this shard; and whoever let others wait has to acknowledge that first.
         if holder.granted_ns > until_ns or holder.late > holder.acknowledged:
             return False
-        if key in holder.held:
+        if key in holder.keys:
             return True
-        return len(holder.held) < HELD_MAX and leases.count < HOLDERS_MAX
+        return len(holder.keys) < HELD_MAX and leases.count < HOLDERS_MAX
 
     def until_ns(self) -> int:
         """Return until when a lease may run that covers this shard, 0 if none may.
@@ -169,7 +169,7 @@ class Near:
             return
         writer = None
         if isinstance(origin, int) and not self._step.late:
-            writer = self._leases.holders.get(origin)
+            writer = self._leases.by_connection.get(origin)
         if writer in holders:
             assert writer is not None
             self._release(writer, command.digest)
@@ -276,7 +276,7 @@ class Near:
         """Return what the connection of a patch is to hold again, None if it did not hold it."""
         if type(command) is not wire.Patch or not isinstance(origin, int):
             return None
-        holder = self._leases.holders.get(origin)
+        holder = self._leases.by_connection.get(origin)
         if holder is None or command.request_id not in holder.renewing:
             return None
         holder.renewing.remove(command.request_id)
@@ -292,7 +292,7 @@ class Near:
         if (
             renewal is None
             or not isinstance(origin, int)
-            or origin not in self._leases.holders  # the connection is gone
+            or origin not in self._leases.by_connection  # the connection is gone
             or self.table.sessions.get(renewal.key) is not renewal.stored
             or not self._may_hold(now_ns, origin, renewal.key)
         ):
@@ -415,7 +415,7 @@ class Near:
             holder.owed.append((number, self, None))
 
     def _release_all(self, holder: Holder) -> None:
-        for key in [key for key, part in holder.held.items() if part is self]:
+        for key in [key for key, part in holder.keys.items() if part is self]:
             self._release(holder, key)
 
     def _release(self, holder: Holder, key: bytes) -> None:
