@@ -261,6 +261,7 @@ class Near:
         barriers = self._olds.get(key, ())
         if not barriers:
             self._say(connection, ended)
+            return
         delayed = Delayed(connection, ended, None, len(barriers))
         for barrier in barriers:
             barrier.delayed.append(delayed)
