@@ -6,7 +6,6 @@ connections are bounded in number; one more ends the oldest, so that nobody keep
 
 import errno
 import importlib.util
-import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
@@ -21,7 +20,7 @@ from greenroom_cluster.http.view import View
 from greenroom_cluster.http.visitor import Visitor
 from greenroom_cluster.runtime.listener import describe_error
 from greenroom_cluster.runtime.log_limits import LimitedLog
-from greenroom_cluster.runtime.ports import bound_socket, cannot_listen, check_bound
+from greenroom_cluster.runtime.ports import listening_socket
 from greenroom_cluster.runtime.proving import Crowd, Keys
 from greenroom_cluster.runtime.tasks import only_error, open_tasks
 from greenroom_cluster.tls_options import ServerTlsOptions
@@ -73,7 +72,14 @@ class HttpPort:
         self._view = view
         host, port = parse_address(settings.listen, any_port=True)
         self._host = host
-        self._socket = _bind(settings, host, port)
+        self._socket = listening_socket(
+            host,
+            port,
+            OPTION,
+            backlog=VISITORS_MAX,
+            secured=settings.tls.files() is not None,
+            insecure=settings.insecure,
+        )
         try:
             self._guard = Guard(
                 settings.cluster,
@@ -152,23 +158,3 @@ class HttpPort:
         from greenroom_cluster.http.site import Site
 
         return Site(self._view, self._guard)
-
-
-def _bind(settings: HttpSettings, host: str, port: int) -> socket.socket:
-    where = join_address(host, port)
-    try:
-        sock = bound_socket(host, port)
-    except OSError as error:
-        raise cannot_listen(where, error, OPTION) from error
-    try:
-        if settings.tls.files() is None:
-            # By what it is bound to, as every other port.
-            check_bound(where, sock.getsockname()[0], OPTION, insecure=settings.insecure)
-        sock.listen(VISITORS_MAX)
-    except UsageError:
-        sock.close()
-        raise
-    except OSError as error:
-        sock.close()
-        raise cannot_listen(where, error, OPTION) from error
-    return sock

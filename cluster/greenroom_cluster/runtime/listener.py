@@ -51,7 +51,7 @@ from greenroom_cluster.runtime.descriptors import SpareDescriptor, connections_w
 from greenroom_cluster.runtime.judging import cut_off, judge_forever
 from greenroom_cluster.runtime.log_limits import LimitedLog
 from greenroom_cluster.runtime.moving import Mixed, Plain
-from greenroom_cluster.runtime.ports import bound_socket, cannot_listen, check_bound
+from greenroom_cluster.runtime.ports import listening_socket
 from greenroom_cluster.runtime.proving import (
     UNPROVEN_MAX,
     Gate,
@@ -194,7 +194,14 @@ class Listener:
             f"store: run fewer{', or raise its limit of open files (ulimit -n)' if limited else ''}",
         )
         self._full = encode_greeting(self._crowded)
-        self._socket = _bind(settings)
+        self._socket = listening_socket(
+            settings.host,
+            settings.port,
+            settings.option,
+            backlog=_BACKLOG,
+            secured=credentials_in(settings.credentials) is not None,
+            insecure=settings.insecure,
+        )
         self._bound = str(self._socket.getsockname()[0])
         self._closed = False
 
@@ -472,23 +479,3 @@ def describe_error(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}{where}"
-
-
-def _bind(settings: ListenerSettings) -> socket.socket:
-    host, port, option = settings.host, settings.port, settings.option
-    try:
-        sock = bound_socket(host, port)
-    except OSError as error:
-        raise cannot_listen(join_address(host, port), error, option) from error
-    try:
-        if credentials_in(settings.credentials) is None:
-            # By what it is bound to, whatever name or form was asked for, and before anybody can connect.
-            check_bound(join_address(host, port), sock.getsockname()[0], option, insecure=settings.insecure)
-        sock.listen(_BACKLOG)
-    except UsageError:
-        sock.close()
-        raise
-    except OSError as error:
-        sock.close()
-        raise cannot_listen(join_address(host, port), error, option) from error
-    return sock

@@ -73,6 +73,29 @@ def bound_socket(host: str, port: int) -> socket.socket:
     return sock
 
 
+def listening_socket(
+    host: str, port: int, option: str, *, backlog: int, secured: bool, insecure: bool
+) -> socket.socket:
+    """Return a socket that listens on an address. Raises UsageError, naming the option, if it cannot.
+
+    Unless it is secured or `insecure`, that includes an address beyond loopback.
+    """
+    where = join_address(host, port)
+    try:
+        sock = bound_socket(host, port)
+        try:
+            if not secured:
+                # By what it is bound to, whatever name or form was asked for, and before anybody can connect.
+                check_bound(where, sock.getsockname()[0], option, insecure=insecure)
+            sock.listen(backlog)
+        except BaseException:
+            sock.close()
+            raise
+    except OSError as error:
+        raise cannot_listen(where, error, option) from error
+    return sock
+
+
 def bound_host(host: str) -> str:
     """Return the number that a listener at a host is bound to; the host if it stands for nothing here."""
     try:
