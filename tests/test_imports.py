@@ -30,6 +30,7 @@ PURE = (
     "greenroom.cluster_map",
     "greenroom.dialog",
     "greenroom.errors",
+    "greenroom.fanout",
     "greenroom.framing",
     "greenroom.identities",
     "greenroom.patching",

@@ -7,6 +7,7 @@ import trio
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap
 from greenroom.errors import UnavailableError, UsageError
+from greenroom.fanout import count_of, newest_first
 from greenroom.fields import LIST_LIMIT_MAX
 from greenroom.ids import parse_handle
 from greenroom.replies import session_info
@@ -58,8 +59,7 @@ async def list_sessions_at(
             f"{left} shards did not answer within {seconds:g} s ({reason}), so not all of the sessions are "
             "known; ask again"
         )
-    newest_first = sorted(found, key=lambda each: (each.created_us, each.listed), reverse=True)
-    return [session_info(user_id, each) for each in newest_first[:LIST_LIMIT_MAX]]
+    return [session_info(user_id, each) for each in newest_first(found, LIST_LIMIT_MAX)]
 
 
 async def end_sessions_at(
@@ -82,7 +82,7 @@ async def end_sessions_at(
         nonlocal ended
         if not isinstance(answer, wire.Counted):
             return None
-        ended += sum(count for _, count in answer.counts)
+        ended += count_of(answer)
         return {shard for shard, _ in answer.counts}
 
     def order(shards: tuple[int, ...]) -> OfUser:

@@ -21,6 +21,7 @@ from greenroom.drivers import boot_clock
 from greenroom.drivers.registry import Registry, let_go
 from greenroom.endings import UNKNOWN, NoWatch, Tell, Watch
 from greenroom.errors import RemoteProtocolError, StoreFullError, UsageError
+from greenroom.fanout import count_of, newest_first
 from greenroom.fields import (
     DATA_BYTES_MAX,
     MICROS_MAX,
@@ -38,7 +39,7 @@ from greenroom.ids import digest_of, locate, locate_if_possible, new_session_id,
 from greenroom.loopback import INSECURE_OPTION, REASON, SAFE_PLAINTEXT, surely_beyond
 from greenroom.options import CALLS, CLUSTER_STORE
 from greenroom.patching import Changes, PathLike, encode_changes
-from greenroom.replies import count_of, failure, session_info, stored_session, user_change
+from greenroom.replies import failure, session_info, stored_session, user_change
 from greenroom.sessions import (
     ALL_FEATURES,
     BaseSessionStore,
@@ -387,9 +388,7 @@ class ClusterStore(BaseSessionStore):
         runner = self._registry.current()
         request = wire.ListByUser(runner.dialog.next_id(), user_id, limit, ())
         reply = await runner.gather(request, operations.LIST_BY_USER)
-        # As each shard orders its own, so that the limit cuts one order.
-        newest_first = sorted(reply.sessions, key=lambda each: (each.created_us, each.listed), reverse=True)
-        return [session_info(user_id, each) for each in newest_first[:limit]]
+        return [session_info(user_id, each) for each in newest_first(reply.sessions, limit)]
 
     async def delete_by_handle(self, user_id: str, handle: str) -> None:
         """Remove one of the user's sessions by its handle. Absent, or another user's: nothing happens."""

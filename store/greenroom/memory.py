@@ -15,12 +15,13 @@ from greenroom import wire
 from greenroom.clocks import microseconds_by
 from greenroom.end_reasons import end_of
 from greenroom.endings import UNKNOWN, Ended, NoWatch, Tell, Watch
+from greenroom.fanout import count_of
 from greenroom.fields import utc_now
 from greenroom.ids import digest_if_possible
 from greenroom.local_watches import Group, LocalWatches
 from greenroom.one_table import OneTableStore
 from greenroom.options import MEMORY_STORE
-from greenroom.replies import count_of, stored_session
+from greenroom.replies import stored_session
 from greenroom.sessions import StoredSession
 from greenroom.table import UNBOUNDED, StateTable
 

@@ -13,6 +13,7 @@ import msgspec
 from greenroom import wire
 from greenroom.codec import encode_within_limit
 from greenroom.errors import UsageError
+from greenroom.fanout import count_of
 from greenroom.fields import (
     UNCHANGED,
     Unchanged,
@@ -35,7 +36,6 @@ from greenroom.ids import (
 )
 from greenroom.patching import Changes, PathLike, PathValues, encode_changes
 from greenroom.replies import (
-    count_of,
     failure,
     session_info,
     stored_session,

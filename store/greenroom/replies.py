@@ -40,11 +40,6 @@ def session_info(user_id: str, entry: wire.SessionHandle) -> SessionInfo:
     )
 
 
-def count_of(reply: wire.Counted) -> int:
-    """Return how many sessions a command met, on all shards together."""
-    return sum(count for _, count in reply.counts)
-
-
 def written_version(reply: wire.Written | wire.Failed) -> int:
     """Return the version that a store of one table wrote. Raises why it did not."""
     if isinstance(reply, wire.Failed):

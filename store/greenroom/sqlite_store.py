@@ -15,12 +15,12 @@ from greenroom.clocks import microseconds_by
 from greenroom.end_reasons import end_of
 from greenroom.endings import UNKNOWN, NoWatch, Tell, Watch
 from greenroom.errors import UsageError
+from greenroom.fanout import count_of
 from greenroom.fields import utc_now
 from greenroom.ids import DIGEST_BYTES, digest_if_possible
 from greenroom.local_watches import LocalWatches
 from greenroom.one_table import OneTableStore
 from greenroom.options import CALLS, SQLITE_STORE
-from greenroom.replies import count_of
 from greenroom.sqlite.engine import Engine, let_go
 from greenroom.sqlite.lanes import CLEAN_MAX, CLEAN_SECONDS
 from greenroom.sqlite.settings import Settings

@@ -73,9 +73,10 @@ def user(
         if not handles:
             return found
         _check_listed(handles, found)
-        for handle in handles:
+        once = dict.fromkeys(handles)
+        for handle in once:
             await end_session_at(addresses, cluster, name, namespace, handle, credentials=credentials)
-        return len(set(handles))
+        return len(once)
 
     answer = ask(work, connect, cluster, access=access, json=json)
     about = {"user": name, "namespace": namespace}

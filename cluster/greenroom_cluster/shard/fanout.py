@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from greenroom import wire
 from greenroom.cluster_map import SHARDS_MAX
+from greenroom.fanout import count_of, newest_first
 from greenroom.fields import LIST_LIMIT_MAX
 from greenroom.framing import FRAME_BYTES_MAX
 from greenroom_cluster.shard.effects import HostEffect, ReplyToClient
@@ -48,7 +49,7 @@ class Gather:
         """Take a shard's reply; anything but a count or a listing leaves the shard unanswered."""
         match reply:
             case wire.Counted():
-                self._counts.append((shard, sum(count for _, count in reply.counts)))
+                self._counts.append((shard, count_of(reply)))
             case wire.Listing():
                 self._shards.append(shard)
                 self._sessions.extend(reply.sessions)
@@ -63,9 +64,8 @@ class Gather:
         request = self._request
         reply: wire.Listing | wire.Counted
         if isinstance(request, wire.ListByUser):
-            # The order that each shard uses for its own, so that the limit cuts off the oldest of all.
-            newest = sorted(self._sessions, key=lambda each: (each.created_us, each.listed), reverse=True)
-            sessions = sendable(newest[: min(max(request.limit, 0), LIST_LIMIT_MAX)])
+            limit = min(max(request.limit, 0), LIST_LIMIT_MAX)
+            sessions = sendable(newest_first(self._sessions, limit))
             reply = wire.Listing(request.request_id, tuple(self._shards), sessions)
         else:
             reply = wire.Counted(request.request_id, tuple(self._counts))
