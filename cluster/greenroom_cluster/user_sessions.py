@@ -1,6 +1,6 @@
 """The sessions of a user, which an operator lists and ends. No session's id is known here: handles are."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import trio
 
@@ -44,16 +44,16 @@ async def list_sessions_at(
     """
     found: list[wire.SessionHandle] = []
 
-    def take(answer: wire.ServerMessage) -> set[int] | None:
+    def take(answer: wire.ServerMessage, _: tuple[int, ...]) -> Collection[int] | None:
         if not isinstance(answer, wire.Listing):
             return None
         found.extend(answer.sessions)
-        return set(answer.shards)
+        return answer.shards
 
     def order(shards: tuple[int, ...]) -> OfUser:
         return ListSessions(1, namespace, user_id, LIST_LIMIT_MAX, shards)
 
-    left, reason = await _ask_every_shard(addresses, cluster, order, take, seconds, credentials)
+    left, reason = await _ask_shards(addresses, cluster, _every_shard, order, take, seconds, credentials)
     if left:
         raise UnavailableError(
             f"{left} shards did not answer within {seconds:g} s ({reason}), so not all of the sessions are "
@@ -78,7 +78,7 @@ async def end_sessions_at(
     """
     ended = 0
 
-    def take(answer: wire.ServerMessage) -> set[int] | None:
+    def take(answer: wire.ServerMessage, _: tuple[int, ...]) -> Collection[int] | None:
         nonlocal ended
         if not isinstance(answer, wire.Counted):
             return None
@@ -88,7 +88,7 @@ async def end_sessions_at(
     def order(shards: tuple[int, ...]) -> OfUser:
         return EndSessions(1, namespace, user_id, shards)
 
-    left, reason = await _ask_every_shard(addresses, cluster, order, take, seconds, credentials)
+    left, reason = await _ask_shards(addresses, cluster, _every_shard, order, take, seconds, credentials)
     if left:
         raise UnavailableError(
             f"{ended} sessions were ended, and {left} shards did not answer within {seconds:g} s "
@@ -113,59 +113,62 @@ async def end_session_at(
     answer within `seconds`: the session may remain.
     """
     point, listed = parse_handle(handle)
-    order = EndSession(1, namespace, user_id, point, listed)
-    deadline = trio.current_time() + seconds
-    while True:
-        router = Router(await fetch_map(addresses, cluster, credentials=credentials))
-        shard = router.shard_of(point)
-        actor = router.primaries[shard]
-        if actor is None:
-            reason = router.why_no_primary(shard)
-        else:
-            answer = await _ask(cluster, actor, order, credentials)
-            if isinstance(answer, wire.Written):
-                return
-            reason = _reason(answer)
-        if trio.current_time() >= deadline:
-            raise UnavailableError(
-                f"the session may remain: its shard did not answer within {seconds:g} s ({reason}); order it "
-                "again"
-            )
-        await trio.sleep(_PAUSE_SECONDS)
+
+    def take(answer: wire.ServerMessage, asked: tuple[int, ...]) -> Collection[int] | None:
+        return asked if isinstance(answer, wire.Written) else None
+
+    def order(_: tuple[int, ...]) -> OfUser:
+        return EndSession(1, namespace, user_id, point, listed)
+
+    def its_own(router: Router) -> Collection[int]:
+        return (router.shard_of(point),)
+
+    left, reason = await _ask_shards(addresses, cluster, its_own, order, take, seconds, credentials)
+    if left:
+        raise UnavailableError(
+            f"the session may remain: its shard did not answer within {seconds:g} s ({reason}); order it "
+            "again"
+        )
 
 
-async def _ask_every_shard(
+def _every_shard(router: Router) -> Collection[int]:
+    return range(router.map.shard_count)
+
+
+async def _ask_shards(
     addresses: Sequence[str],
     cluster: str,
+    which: Callable[[Router], Collection[int]],
     order: Callable[[tuple[int, ...]], OfUser],
-    take: Callable[[wire.ServerMessage], set[int] | None],
+    take: Callable[[wire.ServerMessage, tuple[int, ...]], Collection[int] | None],
     seconds: float,
     credentials: Keys | None,
 ) -> tuple[int, str]:
-    """Give every primary an order for its shards, until `take` has got the answers of all.
+    """Give the primaries of some shards an order for these, until `take` has got the answers of all.
 
-    Return how many shards are left after `seconds`, and why.
+    `take` gets an answer and the shards of its order; it returns those that are answered, None if that is no
+    answer. Return how many shards are left after `seconds`, and why.
     """
     reason = ""
     deadline = trio.current_time() + seconds
-    cluster_map = await fetch_map(addresses, cluster, credentials=credentials)
-    left = set(range(cluster_map.shard_count))
+    router = Router(await fetch_map(addresses, cluster, credentials=credentials))
+    left = set(which(router))
     while True:
-        for incarnation, shards in _batches(cluster_map, left):
-            actor = cluster_map.actors.get(incarnation)
+        for asked in _batches(router.map, left):
+            actor = router.primaries[asked[0]]
             if actor is None:
-                reason = f"shard {shards[0]} has no primary"
+                reason = router.why_no_primary(asked[0])
                 continue
-            answer = await _ask(cluster, actor, order(shards), credentials)
-            answered = None if isinstance(answer, str) else take(answer)
+            answer = await _ask(cluster, actor, order(asked), credentials)
+            answered = None if isinstance(answer, str) else take(answer, asked)
             if answered is None:
                 reason = _reason(answer)
             else:
-                left -= answered
+                left.difference_update(answered)
         if not left or trio.current_time() >= deadline:
             return len(left), reason
         await trio.sleep(_PAUSE_SECONDS)
-        cluster_map = await fetch_map(addresses, cluster, credentials=credentials)
+        router = Router(await fetch_map(addresses, cluster, credentials=credentials))
 
 
 async def _ask(
@@ -189,11 +192,10 @@ def _reason(answer: wire.ServerMessage | str) -> str:
     return answer if isinstance(answer, str) else str(getattr(answer, "reason", type(answer).__name__))
 
 
-def _batches(cluster_map: ClusterMap, shards: Iterable[int]) -> list[tuple[bytes, tuple[int, ...]]]:
-    """Return the incarnations of primaries, each with as many of its shards as one message names."""
-    found = cluster_map.by_primary(sorted(shards))
+def _batches(cluster_map: ClusterMap, shards: Iterable[int]) -> list[tuple[int, ...]]:
+    """Return these shards by their primary, each time as many as one message names."""
     return [
-        (incarnation, tuple(those[first : first + _SHARDS_PER_MESSAGE]))
-        for incarnation, those in found.items()
+        tuple(those[first : first + _SHARDS_PER_MESSAGE])
+        for those in cluster_map.by_primary(sorted(shards)).values()
         for first in range(0, len(those), _SHARDS_PER_MESSAGE)
     ]
