@@ -7,7 +7,7 @@ import msgspec
 import trio
 
 from greenroom import wire
-from greenroom.cluster_map import ActorEntry, ClusterMap, ShardEntry
+from greenroom.cluster_map import ActorEntry, ClusterMap
 from greenroom.errors import UnavailableError, UsageError
 from greenroom.near_use import NearUse
 from greenroom.tls.demands import node_of as node_demand
@@ -35,7 +35,7 @@ from greenroom_cluster.planning.waiting import (
     shards_without_directories,
     waiting_shards,
 )
-from greenroom_cluster.planning.zones import crowded_zone
+from greenroom_cluster.planning.zones import crowded_zone, is_on_one_node
 from greenroom_cluster.questions import INSPECT_SECONDS, ask_once, fetch_map, hello_as_admin
 from greenroom_cluster.runtime.proving import Keys, trust_of
 from greenroom_cluster.runtime.tasks import open_tasks
@@ -410,7 +410,7 @@ def _shard_status(
         _backs(replicas.get((index, backup)), entry.epoch) for backup in entry.backups
     ):
         zone = crowded_zone(cluster_map, entry)
-        state = SAME_NODE if _on_one_node(cluster_map, entry) else SAME_ZONE if zone else FULL
+        state = SAME_NODE if is_on_one_node(cluster_map, entry) else SAME_ZONE if zone else FULL
     else:
         state = JOINING if primary.joining or entry.backups else ALONE
     lacks = primary if state in (JOINING, ALONE) else None
@@ -447,11 +447,6 @@ def _kept(
         if (copy := replicas.get((shard, heir))) is not None:
             found.append(KeptStatus(_slot(cluster_map, heir), copy.epoch, copy.appended))
     return tuple(found)
-
-
-def _on_one_node(cluster_map: ClusterMap, entry: ShardEntry) -> bool:
-    nodes = {actor.node for member in entry.members if (actor := cluster_map.actors.get(member)) is not None}
-    return len(entry.members) > 1 and len(nodes) == 1
 
 
 def _backs(replica: wire.ReplicaState | None, epoch: int) -> bool:

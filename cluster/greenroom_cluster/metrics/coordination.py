@@ -3,6 +3,7 @@
 from collections import Counter
 
 from greenroom.cluster_map import ClusterMap
+from greenroom_cluster.coordination.recovery import is_known_dead
 from greenroom_cluster.metrics.readings import Readings
 
 NODE_STATES = ("up", "down", "leaving")
@@ -20,10 +21,5 @@ def tell_map(readings: Readings, cluster_map: ClusterMap | None) -> None:
     readings.tell_each(
         "greenroom_actors", actors | Counter(each.state for each in cluster_map.actors.values())
     )
-    gone = sum(_is_gone(cluster_map, shard.primary) for shard in cluster_map.shards)
+    gone = sum(is_known_dead(shard.primary, cluster_map.actors) for shard in cluster_map.shards)
     readings.tell("greenroom_shards_without_primary", gone)
-
-
-def _is_gone(cluster_map: ClusterMap, primary: bytes) -> bool:
-    actor = cluster_map.actors.get(primary)
-    return actor is None or actor.state == "dead"

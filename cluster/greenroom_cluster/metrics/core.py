@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from greenroom.cluster_map import ClusterMap
 from greenroom_cluster.metrics.readings import NS, Readings
-from greenroom_cluster.planning.zones import crowded_zone
+from greenroom_cluster.planning.zones import crowded_zone, is_on_one_node
 from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.roles.primary import Primary
 from greenroom_cluster.shard.roles.replica import Replica
@@ -63,8 +63,7 @@ def _state(replica: Replica, primary: Primary, now_ns: int) -> str:
 
 def _crowding(known: ClusterMap, shard: int) -> str:
     entry = known.shards[shard]
-    nodes = {known.actors[member].node for member in entry.members if member in known.actors}
-    if len(entry.members) > 1 and len(nodes) == 1:
+    if is_on_one_node(known, entry):
         return "same_node"
     return "same_zone" if crowded_zone(known, entry) else "whole"
 

@@ -18,6 +18,12 @@ def zone_of(cluster_map: ClusterMap, node: str) -> Zone:
     return (entry.zone, "") if entry is not None and entry.zone else ("", node)
 
 
+def is_on_one_node(cluster_map: ClusterMap, entry: ShardEntry) -> bool:
+    """Whether all members of a shard that the map names are on one node, though they are several."""
+    nodes = {actor.node for member in entry.members if (actor := cluster_map.actors.get(member)) is not None}
+    return len(entry.members) > 1 and len(nodes) == 1
+
+
 def crowded_zone(cluster_map: ClusterMap, entry: ShardEntry) -> str:
     """Return the one zone that holds all members of a shard, if others could hold some; "" if there is none.
 
