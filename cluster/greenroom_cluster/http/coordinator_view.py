@@ -48,8 +48,7 @@ class CoordinatorView:
 
     async def readings(self) -> Mapping[str, Sequence[Reading]]:
         """Return what this coordinator tells. It and its supervisor have one name."""
-        readings, supervisor = Readings(), self.supervisor()
-        children = {} if supervisor is None else supervisor.children
+        readings = Readings()
         tell_self(readings, self.keys, ready=not self.objection())
-        told = await gather(supervisor, children, "greenroom_coordinator_up")
+        told = await gather(self.supervisor(), "greenroom_coordinator_up")
         return {f"{NAME}/supervisor": readings.all, NAME: told.get(NAME, ())}

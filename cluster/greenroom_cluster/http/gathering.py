@@ -1,9 +1,8 @@
 """The readings of a supervisor and its children, gathered when somebody asks for metrics."""
 
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
-from typing import Protocol
 
 import msgspec
 import structlog
@@ -12,6 +11,7 @@ from greenroom_cluster.metrics.readings import Reading, Readings, decode_reading
 from greenroom_cluster.runtime.host_memory import resident_bytes
 from greenroom_cluster.runtime.processes import busy_seconds, start_ticks
 from greenroom_cluster.runtime.proving import Keys, credentials_in
+from greenroom_cluster.runtime.supervision import ChildProcess, Supervisor
 from greenroom_cluster.runtime.tasks import open_tasks
 
 ANSWER_SECONDS = 1.0
@@ -20,53 +20,22 @@ ANSWER_SECONDS = 1.0
 _log = structlog.get_logger(__name__)
 
 
-class Child(Protocol):
-    """A process that a supervisor keeps running."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether it has said that it serves."""
-
-    @property
-    def pid(self) -> int:
-        """Its process id; 0 before its start."""
-
-    @property
-    def started_ticks(self) -> int:
-        """When it started, in clock ticks since boot."""
-
-
-class Asked(Protocol):
-    """A supervisor."""
-
-    @property
-    def starts(self) -> Mapping[str, int]:
-        """How often each child was started."""
-
-    async def ask(self, name: str, seconds: float) -> bytes | None:
-        """Return a child's readings; None if it does not answer in time, or does not run."""
-
-
-Gather = Callable[[], Awaitable[Mapping[str, Sequence[Reading]]]]
-
-
-async def gather(
-    supervisor: Asked | None, children: Mapping[str, Child], up: str
-) -> dict[str, Sequence[Reading]]:
+async def gather(supervisor: Supervisor | None, up: str) -> dict[str, Sequence[Reading]]:
     """Return what the children tell, and what is seen of them. `up` is the metric of whether one answered."""
+    if supervisor is None:
+        return {}
     told: dict[str, Sequence[Reading]] = {}
 
-    async def ask(name: str, child: Child) -> None:
-        answer = None if supervisor is None else await supervisor.ask(name, ANSWER_SECONDS)
+    async def ask(name: str, child: ChildProcess) -> None:
+        answer = await supervisor.ask(name, ANSWER_SECONDS)
         readings = Readings()
         readings.tell(up, float(answer is not None))
-        starts = 0 if supervisor is None else supervisor.starts.get(name, 0)
-        readings.tell("greenroom_restarts_total", max(0, starts - 1))
+        readings.tell("greenroom_restarts_total", max(0, supervisor.starts[name] - 1))
         _tell_process(readings, child.pid, child.started_ticks)
         told[name] = [*readings.all, *_decoded(answer, name)]
 
     async with open_tasks() as tasks:
-        for name, child in children.items():
+        for name, child in supervisor.children.items():
             tasks.start_soon(ask, name, child)
     return told
 

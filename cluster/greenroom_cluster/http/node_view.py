@@ -66,7 +66,7 @@ class NodeView:
         tell_connections(readings, self.listener)
         children = {} if supervisor is None else supervisor.children
         ready = {name: child.ready for name, child in children.items()}
-        told = await gather(supervisor, children, "greenroom_actor_up")
+        told = await gather(supervisor, "greenroom_actor_up")
         for name, each in ready.items():
             told[name] = [Reading("greenroom_actor_ready", float(each)), *told[name]]
         return {self.name: readings.all, **told}

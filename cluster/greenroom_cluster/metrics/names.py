@@ -30,10 +30,7 @@ class Metric(msgspec.Struct, frozen=True):
 
 _TIMES = tuple(range(13, 34))
 """From 8 µs to 8.6 s, in nanoseconds."""
-_NEAR = "with near caches"
 _DISK = "with --durability"
-_ACTORS = "actors"
-_COORDINATORS = "coordinators"
 
 OF_PROCESSES = (
     Metric("greenroom_build_info", "gauge", "1, with the version of the process that answers", ("version",)),
