@@ -65,17 +65,13 @@ def print_holders(
     columns: Sequence[str], rows: Iterable[Sequence[str]], problems: Iterable[tuple[str, str]]
 ) -> None:
     """Print a table, and below it what is to be done: of what, and what."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    console = Console(width=1000, highlight=False)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, no_wrap=True)
+    from greenroom_cluster.cli.layout import add_row, new_table, wide_console
+
+    console, table = wide_console(), new_table(*columns)
     for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+        add_row(table, *row)
     console.print(table)
     for what, problem in problems:
         console.print(Text(printable(f"{what}: {problem}"), style="bold red"))

@@ -12,13 +12,13 @@ from typing import TextIO
 import trio
 from rich.console import Console
 
+from greenroom_cluster.cli.layout import WIDTH
+
 _OPEN = "\x1b[?1049h\x1b[?25l"  # a screen of our own, without a cursor
 _CLOSE = "\x1b[?25h\x1b[?1049l"
 _HOME = "\x1b[H"
 _END_OF_LINE = "\x1b[K"
 _REST = "\x1b[J"
-# Wide enough for any table: nothing is cut off in a file.
-_WIDTH = 1000
 _KEY_BYTES = 64
 
 
@@ -50,7 +50,7 @@ class Screen:
     def show(self, draw: Callable[[Console], None]) -> None:
         """Show what is drawn as the next frame. Raises BrokenPipeError if nobody reads any more."""
         if not self.live:
-            self._write(_drawn(draw, _WIDTH, terminal=False) + "\n")
+            self._write(_drawn(draw, WIDTH, terminal=False) + "\n")
             return
         width, height = os.get_terminal_size(self._out.fileno())
         lines = _drawn(draw, width, terminal=True).splitlines()[: height - 1]

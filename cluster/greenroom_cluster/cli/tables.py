@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Console
 from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
 from greenroom.sessions import SessionInfo
+from greenroom_cluster.cli.layout import WIDTH, add_row, new_table, wide_console
 from greenroom_cluster.comparison import Rates
 from greenroom_cluster.disk.inspecting import KeptDirectory
 from greenroom_cluster.escaping import printable
@@ -38,23 +38,21 @@ _STYLES = {
 }
 _INCARNATION_DIGITS = 8
 UNBOUNDED_BYTES = 1 << 60
-# Wide enough for any table; a narrower terminal wraps lines, so nothing is cut off.
-_WIDTH = 1000
 
 
 def print_status(
     status: ClusterStatus, *, shards: bool = False, near: bool = False, console: Console | None = None
 ) -> None:
     """Print nodes and actors on stdout, what shards wait for, and, if asked, all shards, and near caches."""
-    console = console or Console(width=_WIDTH, highlight=False)
+    console = console or wide_console()
     _print_heading(console, status)
     _print_table(console, _node_table(status))
-    actors = _table(
+    actors = new_table(
         *("actor", "incarnation", "address", "state", "pid"),
         *("primaries", "backups", "sessions", "used", "free", "of", "evicted"),
     )
     for actor in status.actors:
-        _add_row(
+        add_row(
             actors,
             actor.slot,
             actor.incarnation[:_INCARNATION_DIGITS],
@@ -103,13 +101,13 @@ def print_top(console: Console, status: ClusterStatus, rates: Rates | None, chan
         Text(f"{sessions} sessions ({more}/s), {stored} stored, {records} records/s; nodes: {nodes}")
     )
     # The first are those that a narrow terminal shows.
-    table = _table(
+    table = new_table(
         *("actor", "state", "records/s", "sessions", "primaries", "backups"),
         *("used", "free", "of", "pid", "evicted", "held near"),
     )
     by_slot: dict[str, float] = {} if rates is None else rates.by_slot
     for actor in sorted(status.actors, key=lambda each: (-by_slot.get(each.slot, 0.0), each.slot)):
-        _add_row(
+        add_row(
             table,
             actor.slot,
             _actor_state(actor),
@@ -136,15 +134,15 @@ def print_missed(console: Console, reason: str) -> None:
 
 def print_sessions(user_id: str, namespace: str, sessions: Sequence[SessionInfo], *, more: bool) -> None:
     """Print on stdout which sessions a user has."""
-    console = Console(width=_WIDTH, highlight=False)
+    console = wide_console()
     count = f"{len(sessions)}{' or more' if more else ''}"
     told = f"user {user_id} has {count} session{'' if len(sessions) == 1 else 's'} in namespace {namespace}"
     console.print(Text(printable(told)))
     if sessions:
-        table = _table("handle", "since", "until", "device")
+        table = new_table("handle", "since", "until", "device")
         for each in sessions:
             moments = (f"{moment:%Y-%m-%d %H:%M:%S} UTC" for moment in (each.created, each.expires))
-            _add_row(table, each.handle, *moments, each.label or "-")
+            add_row(table, each.handle, *moments, each.label or "-")
         console.print(table)
 
 
@@ -157,16 +155,9 @@ def _leads(status: ClusterStatus) -> str:
     return f": {printable(leads)}" if leads else ""
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, no_wrap=True)
-    return table
-
-
 def _print_table(console: Console, table: Table) -> None:
     """Print a table; of one that is wider than the console, what fits of each line."""
-    lines = console.render_lines(table, console.options.update(width=_WIDTH), pad=False)
+    lines = console.render_lines(table, console.options.update(width=WIDTH), pad=False)
     for line in lines:
         length = min(Segment.get_line_length(line), console.width)
         console.print(Segments([*Segment.adjust_line_length(line, length), Segment.line()]))
@@ -174,17 +165,17 @@ def _print_table(console: Console, table: Table) -> None:
 
 def _node_table(status: ClusterStatus) -> Table:
     zoned = any(node.zone for node in status.nodes)
-    table = _table("node", *(("zone",) if zoned else ()), "address", "state", "actors")
+    table = new_table("node", *(("zone",) if zoned else ()), "address", "state", "actors")
     for node in status.nodes:
         zone = (node.zone or "-",) if zoned else ()
-        _add_row(table, node.name, *zone, node.address, _state(node.state), str(node.actors))
+        add_row(table, node.name, *zone, node.address, _state(node.state), str(node.actors))
     return table
 
 
 def _namespace_table(status: ClusterStatus) -> Table:
-    table = _table("namespace", "sessions", "of", "stored", "of")
+    table = new_table("namespace", "sessions", "of", "stored", "of")
     for each in status.namespaces:
-        _add_row(
+        add_row(
             table,
             each.namespace,
             str(each.sessions),
@@ -197,13 +188,13 @@ def _namespace_table(status: ClusterStatus) -> Table:
 
 def _near_table(status: ClusterStatus) -> Table:
     """Return what each actor holds for clients that keep sessions, and what came of that."""
-    table = _table(
+    table = new_table(
         *("actor", "held", "granted", "refused", "hits", "invalidations"),
         *("waits", "lapsed", "waited s", "longest s"),
     )
     for actor in status.actors:
         near = actor.near
-        _add_row(
+        add_row(
             table,
             actor.slot,
             *map(str, (near.held, near.granted, near.refused, near.hits, near.invalidations)),
@@ -215,13 +206,13 @@ def _near_table(status: ClusterStatus) -> Table:
 
 
 def _shard_table(status: ClusterStatus, *, near: bool) -> Table:
-    table = _table(
+    table = new_table(
         *("shard", "epoch", "primary", "backup", "sessions", *(("held",) if near else ())),
         *("replication", "waits for", "copy refused"),
     )
     awaited = status.coordinator.awaited()
     for shard in status.shards:
-        _add_row(
+        add_row(
             table,
             str(shard.shard),
             str(shard.epoch),
@@ -243,11 +234,6 @@ def _awaited(shard: ShardStatus) -> list[str]:
     return [*shard.waits_for, *directories, *kept]
 
 
-def _add_row(table: Table, *cells: str | Text) -> None:
-    """Add a row of untrusted texts, with markup and control sequences escaped."""
-    table.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in cells))
-
-
 def _mebibytes(size: int) -> str:
     return f"{size / (1 << 20):.1f} MiB" if size < UNBOUNDED_BYTES else "-"
 
@@ -262,7 +248,7 @@ def _actor_state(actor: ActorStatus) -> Text:
 
 def print_directories(directories: Sequence[KeptDirectory]) -> None:
     """Print on stdout what actors keep on disk."""
-    console = Console(width=_WIDTH, highlight=False)
+    console = wide_console()
     for each in directories:
         console.print(
             Text.assemble(
@@ -276,12 +262,12 @@ def print_directories(directories: Sequence[KeptDirectory]) -> None:
             console.print(Text(printable(f"damaged: {each.damage}"), style="bold red"))
         console.print(Text(printable(f"at a start {each.start()}"), style="bold red" if each.moved else ""))
         if each.shards:
-            table = _table(
+            table = new_table(
                 *("shard", "epoch", "members", "snapshot at", "records", "last record", "committed"),
                 *("open proposal", "size"),
             )
             for shard in each.shards:
-                _add_row(
+                add_row(
                     table,
                     str(shard.shard),
                     str(shard.epoch),
