@@ -1,12 +1,13 @@
 """Progress of a command on stderr: on a terminal one line that changes, elsewhere a line a second."""
 
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
+
+from greenroom_cluster.cli.terminals import moves_cursor
 
 if TYPE_CHECKING:
     from greenroom_cluster.backups.restoring import Restored
@@ -32,8 +33,7 @@ class Progress:
     def on_stderr(cls, *, json: bool) -> Iterator["Progress"]:
         """Tell it on stderr during the body; with `json` that carries logs only."""
         out = None if json else sys.stderr
-        terminal = out is not None and out.isatty() and os.environ.get("TERM", "dumb") not in {"", "dumb"}
-        progress = cls(out, terminal=terminal)
+        progress = cls(out, terminal=out is not None and moves_cursor(out))
         try:
             yield progress
         finally:

@@ -13,6 +13,7 @@ import trio
 from rich.console import Console
 
 from greenroom_cluster.cli.layout import WIDTH
+from greenroom_cluster.cli.terminals import moves_cursor
 
 _OPEN = "\x1b[?1049h\x1b[?25l"  # a screen of our own, without a cursor
 _CLOSE = "\x1b[?25h\x1b[?1049l"
@@ -32,8 +33,7 @@ class Screen:
     @classmethod
     def of_stdout(cls) -> "Screen":
         """Return that of this process."""
-        live = sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in {"", "dumb"}
-        return cls(sys.stdout, live=live)
+        return cls(sys.stdout, live=moves_cursor(sys.stdout))
 
     @contextmanager
     def opened(self) -> Iterator[None]:
