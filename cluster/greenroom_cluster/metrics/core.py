@@ -9,11 +9,11 @@ from greenroom_cluster.planning.zones import crowded_zone, is_on_one_node
 from greenroom_cluster.shard.resources import Resources
 from greenroom_cluster.shard.roles.primary import Primary
 from greenroom_cluster.shard.roles.replica import Replica
-from greenroom_cluster.shard.roles.role import Role
+from greenroom_cluster.shard.roles.role import Role, label_of
 from greenroom_cluster.shard.state.memory import Memory
 
 STATES = ("whole", "same_node", "same_zone", "joining", "alone", "unavailable", "suspended")
-_ROLES = tuple(role.value.replace(" ", "_") for role in Role if role is not Role.NONE)
+_ROLES = tuple(label_of(role) for role in Role if role is not Role.NONE)
 
 
 def tell_core(
@@ -33,7 +33,7 @@ def _tell_replicas(readings: Readings, held: Sequence[Replica], now_ns: int) -> 
     sessions, stored = Counter(primary=0, other=0), Counter(primary=0, other=0)
     log_bytes = waiting = 0
     for each in held:
-        roles[each.role.value.replace(" ", "_")] += 1
+        roles[label_of(each.role)] += 1
         kind = "other" if each.primary is None else "primary"
         sessions[kind] += len(each.table.sessions)
         stored[kind] += each.table.stored_bytes

@@ -4,11 +4,11 @@ from collections import Counter
 from typing import Any
 
 from greenroom_cluster.shard.effects import Transition
-from greenroom_cluster.shard.roles.role import Role
+from greenroom_cluster.shard.roles.role import Role, label_of
 
 _REASONS_MAX = 8
 _GONE = "none"
-_CHANGED = tuple(role.value.replace(" ", "_") for role in Role)
+_CHANGED = tuple(label_of(role) for role in Role)
 
 
 class RoleReport:
@@ -27,7 +27,7 @@ class RoleReport:
         else:
             self._roles[transition.shard] = transition.role
         self._reasons[transition.reason] += 1
-        self.changes[transition.role.replace(" ", "_")] += 1
+        self.changes[label_of(transition.role)] += 1
 
     def take(self) -> dict[str, Any] | None:
         """Return the fields of a log line, None if nothing happened since the last one.

@@ -19,6 +19,11 @@ class Role(StrEnum):
     HANDING_OVER = "handing over"
 
 
+def label_of(role: str) -> str:
+    """Return a role as it labels a metric."""
+    return role.replace(" ", "_")
+
+
 class InputKind(StrEnum):
     """Kinds of input to a replica."""
 
