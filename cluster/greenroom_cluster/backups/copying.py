@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from greenroom import wire
-from greenroom.cluster_map import ActorEntry
+from greenroom.cluster_map import ActorEntry, ClusterMap
 from greenroom.errors import ProtocolError, UnavailableError, UsageError
 from greenroom.framing import messages_decoder
 from greenroom.negotiation import hello
@@ -43,17 +43,20 @@ async def copy_shards(
     seconds: float = SHARD_SECONDS,
     freeze: bool = False,
     credentials: Keys | None,
+    cluster_map: ClusterMap | None = None,
 ) -> None:
     """Read every shard and hand its parts to `take`, those of one shard together and in order.
 
     Several actors are read at once, but `take` is given a shard only when that was read to its end, so that
     one whose primary is lost on the way is not there twice. With `freeze`, no actor gives a copy before it
-    has stopped serving clients: one may have started anew since `freeze_actors`.
+    has stopped serving clients: one may have started anew since `freeze_actors`. `cluster_map` is one that
+    has just been fetched.
 
     Raises UnavailableError, naming the shard, if one cannot be read within so many seconds; UsageError for
     another cluster, or for actors of a release that cannot be copied; and what `take` does.
     """
-    cluster_map = await fetch_map(addresses, cluster, credentials=credentials)
+    if cluster_map is None:
+        cluster_map = await fetch_map(addresses, cluster, credentials=credentials)
     limiter = trio.CapacityLimiter(_ACTORS_AT_ONCE)
     with one_for_all():
         async with open_tasks() as tasks:

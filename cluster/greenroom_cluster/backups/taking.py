@@ -46,7 +46,8 @@ async def take_backup(
 
     Raises what `NewFile` and `copy_shards` do; there is no file then.
     """
-    shards = (await fetch_map(addresses, cluster, credentials=credentials)).shard_count
+    cluster_map = await fetch_map(addresses, cluster, credentials=credentials)
+    shards = cluster_map.shard_count
     heading = Heading(FORMAT_VERSION, cluster, time.time_ns() // 1000, shards)
     done: set[int] = set()
     with BackupWriter(path, heading) as writer:
@@ -56,7 +57,15 @@ async def take_backup(
             done.add(part.shard)
             told(Copied(len(done), shards, writer.sessions, writer.written_bytes))
 
-        await copy_shards(addresses, cluster, take, seconds=seconds, freeze=freeze, credentials=credentials)
+        await copy_shards(
+            addresses,
+            cluster,
+            take,
+            seconds=seconds,
+            freeze=freeze,
+            credentials=credentials,
+            cluster_map=cluster_map,
+        )
         writer.finish()
         return Taken(len(done), writer.sessions, writer.written_bytes)
 
@@ -70,7 +79,8 @@ async def export_sessions(
     told: Callable[[Copied], None] = lambda _: None,
 ) -> Taken:
     """Hand all sessions of a cluster to `write`, as lines of JSON. Raises what `copy_shards` does."""
-    shards = (await fetch_map(addresses, cluster, credentials=credentials)).shard_count
+    cluster_map = await fetch_map(addresses, cluster, credentials=credentials)
+    shards = cluster_map.shard_count
     done: set[int] = set()
     sessions = size_bytes = 0
 
@@ -83,5 +93,5 @@ async def export_sessions(
         done.add(part.shard)
         told(Copied(len(done), shards, sessions, size_bytes))
 
-    await copy_shards(addresses, cluster, take, credentials=credentials)
+    await copy_shards(addresses, cluster, take, credentials=credentials, cluster_map=cluster_map)
     return Taken(len(done), sessions, size_bytes)
