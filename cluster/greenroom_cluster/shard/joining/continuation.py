@@ -34,7 +34,7 @@ class Continuation(Transfer):
     __slots__ = ("_before_bytes", "_continues", "_identity", "missed_bytes")
 
     def __init__(self, copy: Copy, join: int, departed: Departed) -> None:
-        super().__init__(join, copy.settled_bytes, copy.committed)
+        super().__init__(join, copy.table.settled_bytes, copy.committed)
         self._identity = (copy.shard, copy.epoch, join)
         self._continues = (departed.kept_from, copy.ladder.rungs(copy.log.appended))
         self._before_bytes = departed.shard_bytes

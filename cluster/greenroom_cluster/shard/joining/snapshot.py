@@ -45,7 +45,7 @@ class SnapshotSender(Transfer):
         table: SessionTable,
         chunk_bytes: int,
     ) -> None:
-        super().__init__(join, table.charged_bytes + table.clients.charged_bytes, last[1])
+        super().__init__(join, table.settled_bytes, last[1])
         self.last = last
         self._identity = (shard, epoch, join)
         self._digests = list(table.sessions)

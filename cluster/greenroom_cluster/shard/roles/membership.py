@@ -104,7 +104,7 @@ class Membership:
                 replication.drop(recipient)
                 if recipient.counted and not copy.doubted:
                     reached = recipient.acknowledged
-                    replication.depart(recipient.directory, reached, now_ns, copy.settled_bytes)
+                    replication.depart(recipient.directory, reached, now_ns, copy.table.settled_bytes)
         known = {recipient.pair.peer for recipient in replication.recipients}
         for peer in backups:
             if peer not in known:

@@ -201,7 +201,7 @@ class Replica(Copy):
         if suspect is not None and former and len(self.members) == 1 and self._holds(suspect):
             self.become_suspended(former, suspect, reason)
             return
-        kept_from, settled_bytes, directories = self.committed, self.settled_bytes, self.awaited
+        kept_from, settled_bytes, directories = self.committed, self.table.settled_bytes, self.awaited
         if reason == TAKEOVER:
             directories = {self.primary_directory}
         self.awaited = set()

@@ -78,11 +78,6 @@ class Copy:
         self._settled_bytes = 0
         self._settled_replies_bytes = 0
 
-    @property
-    def settled_bytes(self) -> int:
-        """What the sessions, and the kept replies, are charged as they are now."""
-        return self.table.charged_bytes + self.table.clients.charged_bytes
-
     def _become(self, role: Role) -> None:
         """Take another role; only `become_*` calls this."""
         if role not in BECOMES[self.role]:
@@ -135,14 +130,14 @@ class Copy:
 
     def count_arrived(self) -> None:
         """Tell the books what a snapshot brought; room for it was reserved when it began."""
-        self._settled_bytes = self.settled_bytes
+        self._settled_bytes = self.table.settled_bytes
         self.count_now()
 
     def count_now(self) -> None:
         """Tell the books what this copy holds, and how much of that its primary has added."""
         clients = self.table.clients
         replies = clients.charged_bytes
-        stored = self.table.charged_bytes + replies
+        stored = self.table.settled_bytes
         memory = self.memory
         used = stored + self.log.charged_bytes + self.held_bytes
         memory.note(self.shard, used, replies, clients.named_bytes)

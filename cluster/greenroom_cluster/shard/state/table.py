@@ -101,6 +101,11 @@ class SessionTable(CommandTable[wire.EncodedSession]):
         )
 
     @property
+    def settled_bytes(self) -> int:
+        """What the sessions, and the kept replies, are charged as they are now."""
+        return self.charged_bytes + self.clients.charged_bytes
+
+    @property
     def evictable_bytes(self) -> int:
         """How much evicting all sessions without a user would free."""
         nobodys = self.anonymous
