@@ -7,6 +7,7 @@ from random import Random
 
 from msgspec.structs import replace
 
+from simulations.plans.client_faults import client_fault
 from simulations.plans.plan import Action, Fault, Plan
 
 _FAULTS = (
@@ -14,6 +15,8 @@ _FAULTS = (
     "delay", "kill actor", "kill actor", "pause actor", "drain node", "client rate", "stale map",
     "kill client",
 )  # fmt: skip
+_SPANS = (0.3, 0.8, 1.0, 1.2, 3.0)
+"""How long a fault lasts, in leases."""
 
 
 def near(plan: Plan) -> Plan:
@@ -43,7 +46,8 @@ def near(plan: Plan) -> Plan:
     faults = [*plan.faults] if random.random() < 0.7 else []
     for _ in range(random.choice((1, 2, 3, 6))):
         at_ms = begin + random.uniform(0, random.choice((20.0, 400.0, plan.seconds * 300)))
-        faults.append(_fault(plan, random, random.choice(_FAULTS), round(at_ms, 3)))
+        kind = random.choice(_FAULTS)
+        faults.append(client_fault(plan, random, kind, round(at_ms, 3), plan.near_seconds, _SPANS))
     faults += _forks(plan)
     return replace(plan, faults=tuple(sorted(faults, key=lambda fault: fault.at_ms)))
 
@@ -73,40 +77,3 @@ def _with_reads(plan: Plan, random: Random) -> tuple[Action, ...]:
             caller = random.randrange(plan.callers)
             actions.append(Action(caller, think_ms, "get", action.session, older=random.random() < 0.15))
     return tuple(actions)
-
-
-def _fault(plan: Plan, random: Random, kind: str, at_ms: float) -> Fault:
-    client = f"client {random.randrange(plan.clients)}"
-    primary = f"primary of shard {random.randrange(plan.shards)}"
-    seconds = round(
-        plan.near_seconds * random.choice((0.3, 0.8, 1.0, 1.2, 3.0)) * random.uniform(0.8, 1.2), 4
-    )
-    match kind:
-        case "pause client":
-            return Fault(at_ms, "pause", client, seconds)
-        case "slow client":
-            return Fault(at_ms, "slow", client, seconds, random.choice((1.0, 20.0, 100.0)))
-        case "reset client":
-            return Fault(at_ms, random.choice(("reset connection", "half-open connection")), client)
-        case "read late":
-            who = random.choice((client, primary))
-            return Fault(at_ms, "read a connection late", who, seconds, random.choice((0.0, 0.1, 0.5)))
-        case "cut client":
-            return Fault(at_ms, "cut between", f"node of {primary}", seconds, other=client)
-        case "cut one way":
-            return Fault(
-                at_ms, "cut one way", f"node of {primary}", seconds, random.choice((0.0, 1.0)), other=client
-            )
-        case "delay":
-            amount = round(plan.near_seconds * random.choice((100.0, 500.0, 1000.0)), 2)
-            return Fault(at_ms, "delay packets", f"node of {primary}", seconds, amount, other=client)
-        case "pause actor":
-            return Fault(at_ms, "pause", primary, seconds)
-        case "client rate":
-            return Fault(at_ms, "change clock rate", client, seconds, random.uniform(0.96, 1.04))
-        case "stale map" | "kill client":
-            return Fault(at_ms, kind, client, seconds)
-        case "drain node":
-            return Fault(at_ms, kind, f"node of {primary}", seconds)
-        case _:
-            return Fault(at_ms, kind, primary, seconds)

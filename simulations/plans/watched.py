@@ -4,7 +4,8 @@ from random import Random
 
 from msgspec.structs import replace
 
-from simulations.plans.plan import Fault, Plan
+from simulations.plans.client_faults import client_fault
+from simulations.plans.plan import Plan
 
 _FAULTS = (
     "pause client",
@@ -15,6 +16,8 @@ _FAULTS = (
     "kill actor",
     "drain node",
 )
+_SPANS = (0.05, 0.3, 1.0, 3.0)
+"""How long a fault lasts, in seconds."""
 
 
 def watched(plan: Plan) -> Plan:
@@ -26,24 +29,5 @@ def watched(plan: Plan) -> Plan:
     faults = [*plan.faults]
     for _ in range(random.choice((0, 1, 2, 4))):
         at_ms = round(random.uniform(0, plan.seconds * 1000), 3)
-        faults.append(_fault(plan, random, random.choice(_FAULTS), at_ms))
+        faults.append(client_fault(plan, random, random.choice(_FAULTS), at_ms, 1.0, _SPANS))
     return replace(plan, watched=counts, faults=tuple(sorted(faults, key=lambda fault: fault.at_ms)))
-
-
-def _fault(plan: Plan, random: Random, kind: str, at_ms: float) -> Fault:
-    client = f"client {random.randrange(plan.clients)}"
-    primary = f"primary of shard {random.randrange(plan.shards)}"
-    seconds = round(random.choice((0.05, 0.3, 1.0, 3.0)) * random.uniform(0.8, 1.2), 4)
-    match kind:
-        case "pause client":
-            return Fault(at_ms, "pause", client, seconds)
-        case "reset client":
-            return Fault(at_ms, random.choice(("reset connection", "half-open connection")), client)
-        case "cut client":
-            return Fault(at_ms, "cut between", f"node of {primary}", seconds, other=client)
-        case "stale map" | "kill client":
-            return Fault(at_ms, kind, client, seconds)
-        case "drain node":
-            return Fault(at_ms, kind, f"node of {primary}", seconds)
-        case _:
-            return Fault(at_ms, kind, primary, seconds)
