@@ -21,6 +21,7 @@ from greenroom_cluster.shard.state.memory import (
     USER_BYTES,
 )
 from greenroom_cluster.shard.state.namespaces import name_behind
+from greenroom_cluster.shard.state.records import KeptReply
 from greenroom_cluster.shard.state.stored import decoded
 from simulations.cluster.actors import ActorProcess
 from simulations.cluster.stage import Stage
@@ -40,17 +41,18 @@ def held_bytes(replica: Replica) -> int:
         place_bytes = nobodys_bytes if decoded(stored).user_id is None else USER_BYTES
         size += SESSION_BYTES + len(stored) + place_bytes
     size += CLIENT_BYTES * len(table.clients)
-    for kept in table.clients.replies():
-        size += REPLY_BYTES + len(getattr(kept.reply, "state", b""))
-    return size
+    return size + sum(map(_reply_bytes, table.clients.replies()))
+
+
+def _reply_bytes(kept: KeptReply) -> int:
+    return REPLY_BYTES + len(getattr(kept.reply, "state", b""))
 
 
 def kept_bytes(replica: Replica) -> dict[bytes, int]:
     """Return what is kept for the clients of each namespace other than `default`, counted anew."""
     sizes: Counter[bytes] = Counter()
     for client, known in replica.table.clients.by_id.items():
-        shown = sum(len(getattr(kept.reply, "state", b"")) for kept in known.replies.values())
-        sizes[name_behind(client)] += CLIENT_BYTES + REPLY_BYTES * len(known.replies) + shown
+        sizes[name_behind(client)] += CLIENT_BYTES + sum(map(_reply_bytes, known.replies.values()))
     return {name: size for name, size in sizes.items() if name}
 
 
