@@ -1,7 +1,7 @@
 """Faults of the disks to which actors write."""
 
 from simulations.cluster.actors import ActorProcess
-from simulations.faults.hits import Hit, Undo
+from simulations.faults.hits import Hit, Undo, setting
 from simulations.kernel.directory import FLIPS, Directory
 from simulations.kernel.timeline import MILLISECOND
 
@@ -16,14 +16,7 @@ def directory_of(hit: Hit) -> Directory | None:
 def fail_sync(hit: Hit) -> Undo | None:
     """Each sync of an actor's disk fails, which ends the actor."""
     directory = directory_of(hit)
-    if directory is None:
-        return None
-    directory.failing = True
-
-    def mend() -> None:
-        directory.failing = False
-
-    return mend
+    return None if directory is None else setting(directory, "failing", value=True)
 
 
 def hang_sync(hit: Hit) -> Undo | None:

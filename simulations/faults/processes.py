@@ -4,7 +4,7 @@ import re
 
 from simulations.cluster.actors import ActorProcess
 from simulations.cluster.clients import ClientProcess
-from simulations.faults.hits import Hit, Undo, nothing
+from simulations.faults.hits import Hit, Undo, nothing, setting
 from simulations.faults.poison import KINDS
 from simulations.kernel.timeline import MILLISECOND, SECOND
 
@@ -104,12 +104,7 @@ def slow(hit: Hit) -> Undo | None:
     process = hit.target.process
     if process is None or not process.alive:
         return None
-    process.cost_ns = int(hit.amount * MILLISECOND)
-
-    def quick() -> None:
-        process.cost_ns = 0
-
-    return quick
+    return setting(process, "cost_ns", int(hit.amount * MILLISECOND))
 
 
 def kill_client(hit: Hit) -> Undo | None:
