@@ -40,20 +40,6 @@ def _action(number: int) -> Action:
     return Action(caller, think_ms, _KINDS[number * 11 % len(_KINDS)], (number + number // CALLERS) % 3)
 
 
-def _action_of(sessions: int) -> Callable[[int], Action]:
-    """Return calls of the same kinds, in which all callers go through so many sessions."""
-
-    def action(number: int) -> Action:
-        caller, think_ms, session = number % CALLERS, 2.0 + number * 7 % 23, number * 5 // 3 % sessions
-        if number < 2 * sessions:
-            return Action(caller, think_ms, "create", number % sessions)
-        if caller < CALLERS // 2:
-            return Action(caller, think_ms, "get", session)
-        return Action(caller, think_ms, _KINDS[number * 11 % len(_KINDS)], session)
-
-    return action
-
-
 def _story(faults: Iterable[Fault], **changes: object) -> Plan:
     """Return a plan with busy callers of few sessions, under these faults."""
     plan = {

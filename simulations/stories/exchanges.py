@@ -22,8 +22,6 @@ from simulations.plans.plan import Action, Fault, Plan
 from simulations.runs.world import World
 
 _FRAME_BYTES_MAX = 16 << 20
-_WRITE = 1
-"""The action of the plan that is told: the session is made before."""
 _PLAN = Plan(
     seed=1,
     shards=1,
