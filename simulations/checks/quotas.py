@@ -89,11 +89,11 @@ class QuotaOracle:
         request = _asked(event, effect)
         if request is None:
             return
-        shard = request.point * self._stage.plan.shards >> 16
+        shard = self._stage.shard_at(request.point)
         replica = actor.host.replicas[shard]
         if replica is None or shard not in self._most:
             return
-        fresh = _added(replica.log.fresh)
+        fresh = _added(replica.log.fresh)  # type: ignore[attr-defined]  # as above
         own = int(isinstance(request, wire.Create)), record_bytes(request)
         sessions, size = _sum(_sum(self._most[shard], fresh), own)
         if sessions <= self._part.sessions and size <= self._part.stored_bytes:

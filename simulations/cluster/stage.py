@@ -226,6 +226,10 @@ class Stage:
         self.coordinators[number : number + 1] = [process]
         process.run(self.codec, self._observer, self.random.randbytes(16))
 
+    def shard_at(self, point: int) -> int:
+        """Return the shard of a routing point."""
+        return point * self.plan.shards >> 16
+
     def kept(self, cluster_map: ClusterMap) -> None:
         """Note a map that is in etcd."""
         self._observer.persisted(self.disk.map, cluster_map)

@@ -198,10 +198,7 @@ class Workload:
 
     def shard_of(self, session: str) -> int:
         """Return the shard of the session of that name."""
-        return self._shard(self.sessions[int(session[1:])])
-
-    def _shard(self, session: Session) -> int:
-        return session.point * self.stage.plan.shards >> 16
+        return self.stage.shard_at(self.sessions[int(session[1:])].point)
 
     def digest(self, session: Session, key: str) -> bytes:
         """Return the digest of that id."""
@@ -213,11 +210,15 @@ class Workload:
             self._keys[session.tenant, listed_as(known)] = (session, key)
         return known
 
-    def _begin(self, client: ClientProcess, action: Action) -> Entry:
-        number = action.session % len(self.sessions)
+    def session_of(self, client: ClientProcess, number: int) -> Session:
+        """Return the session that a number stands for, among those of the client's tenant."""
+        number %= len(self.sessions)
         if self.stage.plan.tenants:
             number -= (number - client.tenant) % 2
-        session = self.sessions[number]
+        return self.sessions[number]
+
+    def _begin(self, client: ClientProcess, action: Action) -> Entry:
+        session = self.session_of(client, action.session)
         keys = session.keys
         key = keys[-2] if action.older and len(keys) > 1 else keys[-1]
         fields: dict[str, Any] = {"kind": action.kind, "session": session.name, "key": key}
@@ -374,7 +375,7 @@ class Workload:
             return
         self.acknowledged += 1
         if entry.session is not None:
-            self.answers.append((self._shard(entry.session), self.stage.seconds))
+            self.answers.append((self.stage.shard_at(entry.session.point), self.stage.seconds))
         assert reply is not None
         self._append(entry, self._told(entry, reply) | {"completed_ns": now}, reply)
         if self.stage.plan.near_sessions:

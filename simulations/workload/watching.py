@@ -1,7 +1,6 @@
 """Clients that watch sessions for their ends, beside what callers do to these."""
 
 from functools import partial
-from typing import Any
 
 from greenroom.endings import Ended
 from simulations.checks.endings import EndingOracle, Ends
@@ -19,7 +18,7 @@ AGAIN_SECONDS = (0.005, 0.05, 0.2)
 class Watch:
     """One watch of a client: what was known when it began."""
 
-    __slots__ = ("client", "ends", "handle", "key", "position", "session", "shard", "was_there")
+    __slots__ = ("client", "ends", "key", "position", "session", "shard", "was_there")
 
     def __init__(self, client: ClientProcess, session: Session, shard: int, key: bytes, ends: Ends) -> None:
         self.client = client
@@ -29,7 +28,6 @@ class Watch:
         self.ends = ends
         self.position = ends.position
         self.was_there = ends.is_there(key)
-        self.handle: Any = None
 
 
 class Watching:
@@ -55,14 +53,10 @@ class Watching:
         if not client.alive:
             stage.timeline.after(LOOK_NS, self._begin, index, number)
             return
-        sessions = self._workload.sessions
-        number %= len(sessions)
-        if stage.plan.tenants:
-            number -= (number - client.tenant) % 2
-        session = sessions[number]
+        session = self._workload.session_of(client, number)
         digest = self._workload.digest(session, session.keys[-1])
         key = digest + TENANT.encode() if client.tenant else digest
-        shard = session.point * stage.plan.shards >> 16
+        shard = stage.shard_at(session.point)
         watch = Watch(client, session, shard, key, self._oracle.of(shard))
         for other in self._open:
             # One registration serves all of a client: what was told to the first is told to those who join.
@@ -71,7 +65,7 @@ class Watching:
                 break
         self._open[watch] = None
         client.on_gone = partial(self._gone, client, index)
-        watch.handle = client.watch(session.point, digest, partial(self._told, watch, index, number))
+        client.watch(session.point, digest, partial(self._told, watch, index, number))
 
     def _told(self, watch: Watch, index: int, number: int, outcome: object) -> None:
         stage = self._stage
