@@ -20,26 +20,24 @@ from greenroom.near_messages import (
 )
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
-from greenroom_cluster.shard.messages import Beacon, BeaconOk, PrepareOk, SnapshotOk
+from greenroom_cluster.shard.messages import Beacon, BeaconOk, SnapshotOk
 from greenroom_cluster.shard.near import served
 from greenroom_cluster.shard.near.leases import drifted
 from greenroom_cluster.shard.settings import HostSettings, ns
-from greenroom_cluster.shard.state.stored import as_received
+from tests.cluster.shard.primary_stage import WRITER, PrimaryStage
 from tests.cluster.shard.probe import ALICE, FAR_US, ME, POISON, WALL_US, B, C, Probe, create, prepare
 
 NEAR_NS = ns(0.3)
 SETTINGS = HostSettings(near_seconds=0.3)
-HOLDER, OTHER, WRITER = 1, 2, 3
+HOLDER, OTHER = 1, 2
 
 
-class Stage:
-    """A primary whose backup knows of leases; `HOLDER` holds the session of ALICE, under a lease."""
+class Stage(PrimaryStage):
+    """Its backup knows of leases; `HOLDER` holds the session of ALICE, under a lease."""
 
     def __init__(self, *, known: bool = True, holds: bool = True) -> None:
-        self.probe = Probe(SETTINGS)
-        self.probe.become_primary()
+        super().__init__(SETTINGS)
         self.numbers = 100
-        self.replies: dict[int, list[Any]] = {}
         self.write(create(self.number(), low=1))
         self.get(HOLDER)
         if known:
@@ -48,36 +46,9 @@ class Stage:
             assert self.get(HOLDER) == 1, "it is held"
             assert self.beacon(HOLDER) > 0
 
-    def number(self) -> int:
-        self.numbers += 1
-        return self.numbers
-
     def grant(self) -> None:
         """The backup answers a beacon sent now, and knows of the leases."""
         self.note(self.probe.step(ins.PeerMessages(B, [BeaconOk(self.probe.now_ns, 0, (), near_ns=NEAR_NS)])))
-
-    def note(self, effects: list[fx.HostEffect]) -> list[fx.HostEffect]:
-        for effect in effects:
-            if isinstance(effect, fx.ReplyToClient):
-                self.replies.setdefault(effect.connection, []).append(as_received(effect.message))
-        return effects
-
-    def ask(self, connection: int, *requests: Any, client: bytes = b"") -> list[Any]:
-        """Send requests on a connection, and return what was said on it at once."""
-        known = len(self.replies.get(connection, []))
-        event = ins.ClientRequests(connection, client or bytes([connection]) * 16, list(requests))
-        self.note(self.probe.step(event))
-        return self.replies.get(connection, [])[known:]
-
-    def write(self, request: Any, connection: int = WRITER, *, commit: bool = True) -> None:
-        """Send a command; have it logged by the backup."""
-        self.ask(connection, request)
-        if commit:
-            self.commit()
-
-    def commit(self) -> None:
-        for sent in self.probe.prepares():
-            self.note(self.probe.step(ins.PeerMessages(B, [PrepareOk(sent.batch)])))
 
     def get(self, connection: int, seen: int = IN_ANY_CASE, digest: bytes = ALICE) -> int | str:
         """Read; return 1 if the session is held for the connection, else the kind of the answer."""
@@ -95,13 +66,11 @@ class Stage:
 
     def answered(self, number: int, connection: int = WRITER) -> Any:
         """The answer to a request, None if there is none yet."""
-        found = [
-            each for each in self.replies.get(connection, []) if getattr(each, "request_id", 0) == number
-        ]
+        found = [each for each in self.said.get(connection, []) if getattr(each, "request_id", 0) == number]
         return found[0] if found else None
 
     def told(self, connection: int = HOLDER) -> list[Invalidate]:
-        return [each for each in self.replies.get(connection, []) if isinstance(each, Invalidate)]
+        return [each for each in self.said.get(connection, []) if isinstance(each, Invalidate)]
 
     def update(self, connection: int = WRITER, data: bytes = b"\x81\xa1a\x01") -> int:
         number = self.number()
@@ -439,7 +408,7 @@ def test_sessions_are_held_by_namespace() -> None:
     stage.commit()
     asked = GetNear(stage.number(), 0, ALICE, IN_ANY_CASE)
     stage.note(probe.step(ins.ClientRequests(7, b"t" * 16, [asked, NearBeacon(1)], namespace="shop")))
-    assert isinstance(stage.replies[7][-2], EncodedHeld)
+    assert isinstance(stage.said[7][-2], EncodedHeld)
     assert stage.answered(stage.update(HOLDER), HOLDER) is not None
     assert stage.told(7) == [], "that was another session"
     number = stage.number()

@@ -13,9 +13,9 @@ from tests.cluster.shard.test_near import HOLDER, OTHER, Stage
 VALUE = b"\x01"
 
 
-def patch(stage: Stage, key: str = "a") -> wire.Patch:
+def patch(stage: Stage) -> wire.Patch:
     number = stage.number()
-    return wire.Patch(number, number, 0, 0, ALICE, (((key,), VALUE),), (), (), None, None)
+    return wire.Patch(number, number, 0, 0, ALICE, ((("a",), VALUE),), (), (), None, None)
 
 
 def patched(stage: Stage, connection: int, *, commit: bool = True) -> int:
@@ -115,8 +115,7 @@ def test_a_patch_within_a_namespace_is_held_there() -> None:
     stage = Stage()
 
     def ask(connection: int, request: Any) -> Any:
-        event = ins.ClientRequests(connection, b"t" * 16, [request], namespace="shop")
-        stage.note(stage.probe.step(event))
+        stage.ask(connection, request, client=b"t" * 16, namespace="shop")
         stage.commit()
         return stage.answered(request.request_id, connection)
 

@@ -20,52 +20,22 @@ from greenroom.near_messages import IN_ANY_CASE, GetNear, NearAck, NearBeacon
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
 from greenroom_cluster.shard.endings import watchers
-from greenroom_cluster.shard.messages import BeaconOk, PrepareOk
+from greenroom_cluster.shard.messages import BeaconOk
 from greenroom_cluster.shard.settings import HostSettings, ns
-from greenroom_cluster.shard.state.stored import as_received
-from tests.cluster.shard.probe import ALICE, FAR_US, ME, WALL_US, B, Probe
+from tests.cluster.shard.primary_stage import PrimaryStage
+from tests.cluster.shard.probe import ALICE, FAR_US, ME, WALL_US, B
 
-WATCHER, OTHER, WRITER, HOLDER = 1, 2, 3, 4
+WATCHER, OTHER, HOLDER = 1, 2, 4
 BOB = b"b" * 32
 NEAR_NS = ns(0.3)
 
 
-class Stage:
-    """A primary with the session of ALICE, of the user "alice". Writes are committed at once."""
+class Stage(PrimaryStage):
+    """It has the session of ALICE, of the user "alice"."""
 
     def __init__(self, settings: HostSettings | None = None, expires_us: int = FAR_US) -> None:
-        self.probe = Probe(settings)
-        self.probe.become_primary()
-        self.numbers = 0
-        self.said: dict[int, list[Any]] = {}
+        super().__init__(settings)
         self.create(ALICE, "alice", expires_us)
-
-    def number(self) -> int:
-        self.numbers += 1
-        return self.numbers
-
-    def note(self, effects: list[fx.HostEffect]) -> None:
-        for effect in effects:
-            if isinstance(effect, fx.ReplyToClient):
-                self.said.setdefault(effect.connection, []).append(as_received(effect.message))
-
-    def ask(self, connection: int, *requests: Any, namespace: str = "") -> list[Any]:
-        """Send requests on a connection; return what was said on it at once."""
-        known = len(self.said.get(connection, []))
-        client = bytes([connection]) * 16
-        self.note(
-            self.probe.step(ins.ClientRequests(connection, client, list(requests), namespace=namespace))
-        )
-        return self.said.get(connection, [])[known:]
-
-    def write(self, request: Any, *, commit: bool = True, namespace: str = "") -> None:
-        self.ask(WRITER, request, namespace=namespace)
-        if commit:
-            self.commit()
-
-    def commit(self) -> None:
-        for sent in self.probe.prepares():
-            self.note(self.probe.step(ins.PeerMessages(B, [PrepareOk(sent.batch)])))
 
     def create(
         self, digest: bytes, user_id: str | None, expires_us: int = FAR_US, namespace: str = ""
@@ -81,9 +51,9 @@ class Stage:
         (answer,) = self.ask(connection, WatchSession(self.number(), 0, digest), namespace=namespace)
         return answer
 
-    def delete(self, digest: bytes = ALICE, *, commit: bool = True, namespace: str = "") -> None:
+    def delete(self, *, commit: bool = True, namespace: str = "") -> None:
         number = self.number()
-        self.write(wire.Delete(number, number, 0, 0, digest), commit=commit, namespace=namespace)
+        self.write(wire.Delete(number, number, 0, 0, ALICE), commit=commit, namespace=namespace)
 
     def wait(self, seconds: float) -> None:
         """Let time pass; the backup acknowledges all."""
