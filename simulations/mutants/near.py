@@ -53,11 +53,11 @@ def _(patches: Patches) -> None:
     """Whether a session may be shown is judged by the time at which something last came."""
     hit, learn, take = NearCache.hit, NearCache.learn, NearCache.take
 
-    def stale_hit(self, digest, link):
+    def stale_hit(self, digest, link, *, looks_again=False):
         fresh = self._now_ns
         self._now_ns = lambda: getattr(self, "latest_ns", 0)
         try:
-            return hit(self, digest, link)
+            return hit(self, digest, link, looks_again=looks_again)
         finally:
             self._now_ns = fresh
 
