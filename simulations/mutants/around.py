@@ -24,7 +24,7 @@ from greenroom_cluster.keeper import Keeper
 from greenroom_cluster.links.core_runner import CoreRunner
 from greenroom_cluster.node import inputs as ins
 from greenroom_cluster.node.agent import Agent
-from simulations.mutants.patching import Patches, mutant
+from simulations.mutants.patching import Patches, instead, mutant
 from simulations.mutants.stories import (
     ANEW,
     HANGS,
@@ -117,11 +117,8 @@ def _(patches: Patches) -> None:
     def step(self, event):
         read = self._now_ns
         early = sampled.get(self, read())
-        self._now_ns = lambda: early
-        try:
+        with instead(self, _now_ns=lambda: early):
             original(self, event)
-        finally:
-            self._now_ns = read
         sampled[self] = read()
 
     patches.set(CoreRunner, "step", step)

@@ -8,7 +8,7 @@ from greenroom_cluster.coordination.absence import Absence
 from greenroom_cluster.shard.disk_log import DiskLog
 from greenroom_cluster.shard.recovery import Recovery
 from simulations.mutants.durable import SMALL
-from simulations.mutants.patching import Patches, mutant
+from simulations.mutants.patching import Patches, instead, mutant
 from simulations.plans.plan import Action, Fault
 
 BURST_OF_GIVEN_UP = replace(
@@ -107,10 +107,7 @@ def _(patches: Patches) -> None:
         found = self._found.get(shard)
         if found is None:
             return None
-        committed, found.replica.committed = found.replica.committed, 0
-        try:
+        with instead(found.replica, committed=0):
             return original(self, shard, continues)
-        finally:
-            found.replica.committed = committed
 
     patches.set(Recovery, "take_up", take_up)

@@ -18,7 +18,7 @@ from greenroom_cluster.links.coordinator_session import CoordinatorSession
 from greenroom_cluster.links.handshake import Door
 from greenroom_cluster.links.outbox import Outbox
 from greenroom_cluster.shard.host import Host
-from simulations.mutants.patching import Patches, mutant
+from simulations.mutants.patching import Patches, instead, mutant
 from simulations.mutants.stories import (
     BEHIND,
     LATE_TAKEOVER,
@@ -52,13 +52,11 @@ def _(patches: Patches) -> None:
     original = Host._start_if_wanted
 
     def start_if_wanted(self, now_ns, shard, entry):
-        dead = self._context.dead
-        states = {key: actor.state for key, actor in self._context.map.actors.items()}
-        self._context.dead = dead | {member for member in entry.members if states.get(member) == "replaced"}
-        try:
+        context = self._context
+        states = {key: actor.state for key, actor in context.map.actors.items()}
+        replaced = {member for member in entry.members if states.get(member) == "replaced"}
+        with instead(context, dead=context.dead | replaced):
             original(self, now_ns, shard, entry)
-        finally:
-            self._context.dead = dead
 
     patches.set(Host, "_start_if_wanted", start_if_wanted)
 

@@ -18,7 +18,7 @@ from greenroom_cluster.shard.roles.primary import Primary
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.roles.role import InputKind, Role
 from greenroom_cluster.shard.state.copy import Copy
-from simulations.mutants.patching import Patches, mutant
+from simulations.mutants.patching import Patches, instead, mutant
 from simulations.mutants.stories import HANDS_OVER_BUSY, HEARS_LATE, SLOW_PEER, THIN_LINE, WAKES_AMID_REJOINED
 
 # --- ⚑ ---------------------------------------------------------------------------------------------------
@@ -80,12 +80,8 @@ def _(patches: Patches) -> None:
     advance, append = Primary.advance, Replication.append
 
     def alone(self, now_ns, wall_us):
-        replication = self.replication
-        counted, replication.counted = replication.counted, ()
-        try:
+        with instead(self.replication, counted=()):
             advance(self, now_ns, wall_us)
-        finally:
-            replication.counted = counted
 
     def append_and_go(self, *arguments):
         sequence = append(self, *arguments)

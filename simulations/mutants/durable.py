@@ -20,7 +20,7 @@ from greenroom_cluster.shard.pairs.replication import Replication
 from greenroom_cluster.shard.recovery import Recovery
 from greenroom_cluster.shard.state import snapshot_parts
 from greenroom_cluster.shard.state.clock import ShardClock
-from simulations.mutants.patching import Patches, mutant
+from simulations.mutants.patching import Patches, instead, mutant
 from simulations.plans.plan import Action, Fault, Plan
 
 _MIXED = tuple(
@@ -235,11 +235,8 @@ def _(patches: Patches) -> None:
     original = Replication.decided
 
     def decided(self):
-        stable, self.copy.stable = self.copy.stable, self.log.appended
-        try:
+        with instead(self.copy, stable=self.log.appended):
             return original(self)
-        finally:
-            self.copy.stable = stable
 
     patches.set(Replication, "decided", decided)
 
@@ -343,12 +340,9 @@ def _(patches: Patches) -> None:
     original = Recovery.manage
 
     def manage(self, now_ns, shard, entry):
-        context, dead = self._context, self._context.dead
-        context.dead = frozenset((*dead, *entry.members))
-        try:
+        context = self._context
+        with instead(context, dead=frozenset((*context.dead, *entry.members))):
             original(self, now_ns, shard, entry)
-        finally:
-            context.dead = dead
 
     patches.set(Recovery, "manage", manage)
     patches.set(rules, "is_known_dead", lambda member, actors: True)
@@ -362,11 +356,8 @@ def _(patches: Patches) -> None:
     def start_if_wanted(self, now_ns, shard, entry):
         context, known = self._context, self._context.map
         actors = {key: msgspec.structs.replace(actor, durability="") for key, actor in known.actors.items()}
-        context.map = msgspec.structs.replace(known, actors=actors)
-        try:
+        with instead(context, map=msgspec.structs.replace(known, actors=actors)):
             original(self, now_ns, shard, entry)
-        finally:
-            context.map = known
 
     patches.set(Host, "_start_if_wanted", start_if_wanted)
     _without(patches, "start", rules.NOTHING_KEPT)

@@ -29,7 +29,7 @@ from simulations.mutants.near_stories import (
     UNEVEN,
     WOKEN,
 )
-from simulations.mutants.patching import Patches, mutant
+from simulations.mutants.patching import Patches, instead, mutant
 from simulations.mutants.serving import serve_by
 
 # --- the client's half -----------------------------------------------------------------------------------
@@ -54,12 +54,8 @@ def _(patches: Patches) -> None:
     hit, learn, take = NearCache.hit, NearCache.learn, NearCache.take
 
     def stale_hit(self, digest, link, *, looks_again=False):
-        fresh = self._now_ns
-        self._now_ns = lambda: getattr(self, "latest_ns", 0)
-        try:
+        with instead(self, _now_ns=lambda: getattr(self, "latest_ns", 0)):
             return hit(self, digest, link, looks_again=looks_again)
-        finally:
-            self._now_ns = fresh
 
     def note(original):
         def noting(self, *arguments):
@@ -188,11 +184,8 @@ def _(patches: Patches) -> None:
         holder = self._leases.by_connection.get(connection)
         if holder is None:
             return original(self, now_ns, connection, key)
-        granted_ns, holder.granted_ns = holder.granted_ns, 0
-        try:
+        with instead(holder, granted_ns=0):
             return original(self, now_ns, connection, key)
-        finally:
-            holder.granted_ns = granted_ns
 
     patches.set(Near, "_may_hold", may_hold)
 
@@ -203,12 +196,8 @@ def _(patches: Patches) -> None:
     original = Near._may_hold
 
     def may_hold(self, now_ns, connection, key):
-        leaving, self.leaving = self.leaving, False
-        revoking, self._revoking = self._revoking, {}
-        try:
+        with instead(self, leaving=False, _revoking={}):
             return original(self, now_ns, connection, key)
-        finally:
-            self.leaving, self._revoking = leaving, revoking
 
     patches.set(Near, "_may_hold", may_hold)
 
@@ -228,12 +217,8 @@ def _(patches: Patches) -> None:
     original = Near._may_hold
 
     def may_hold(self, now_ns, connection, key):
-        olds, self._olds = self._olds, {}
-        pending, self._pending = self._pending, {}
-        try:
+        with instead(self, _olds={}, _pending={}):
             return original(self, now_ns, connection, key)
-        finally:
-            self._olds, self._pending = olds, pending
 
     patches.set(Near, "_may_hold", may_hold)
 

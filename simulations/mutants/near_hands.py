@@ -8,7 +8,7 @@ from greenroom_cluster.shard.roles.membership import Membership
 from greenroom_cluster.shard.roles.primary import Primary
 from greenroom_cluster.shard.roles.replica import Replica
 from simulations.mutants.near_stories import BACK_FROM_DISK, MOVED, PASSED_ON, SLOW_CLOCKS, TAKEN_OVER, WAITED
-from simulations.mutants.patching import Patches, mutant
+from simulations.mutants.patching import Patches, instead, mutant
 from simulations.mutants.serving import serve_by
 
 
@@ -37,13 +37,9 @@ def _(patches: Patches) -> None:
 
     def submit(self, *arguments):
         membership = self.membership
-        known = membership.draining, membership.quiet_until_ns
-        if membership.quiet_until_ns:
-            membership.draining, membership.quiet_until_ns = False, 0
-        try:
+        draining = membership.draining and not membership.quiet_until_ns
+        with instead(membership, draining=draining, quiet_until_ns=0):
             original(self, *arguments)
-        finally:
-            membership.draining, membership.quiet_until_ns = known
 
     serve_by(patches, "submit", submit)
 
@@ -65,11 +61,8 @@ def _(patches: Patches) -> None:
     original = Primary._repeats
 
     def repeats(self, origin, known, command):
-        quiet_until_ns, self.membership.quiet_until_ns = self.membership.quiet_until_ns, 0
-        try:
+        with instead(self.membership, quiet_until_ns=0):
             return original(self, origin, known, command)
-        finally:
-            self.membership.quiet_until_ns = quiet_until_ns
 
     patches.set(Primary, "_repeats", repeats)
 
@@ -84,11 +77,8 @@ def _(patches: Patches) -> None:
         self._join_due_ns = 0
 
     def hand_over_at_once(self, now_ns):
-        quiet_until_ns, self.quiet_until_ns = self.quiet_until_ns, 0
-        try:
+        with instead(self, quiet_until_ns=0):
             hand_over(self, now_ns)
-        finally:
-            self.quiet_until_ns = quiet_until_ns
 
     patches.set(Membership, "keep_quiet", joining)
     patches.set(Membership, "hand_over_if_drained", hand_over_at_once)

@@ -31,6 +31,19 @@ class Patches:
         self._undo.clear()
 
 
+@contextmanager
+def instead(owner: Any, **values: Any) -> Iterator[None]:
+    """Have these attributes of an object changed for the length of a `with`."""
+    former = {name: getattr(owner, name) for name in values}
+    for name, value in values.items():
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for name, value in former.items():
+            setattr(owner, name, value)
+
+
 Plant = Callable[[Patches], None]
 
 

@@ -11,7 +11,7 @@ from greenroom_cluster.shard.roles.primary import Primary
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.state.clock import ShardClock
 from simulations.mutants.durable import ALL_CUT, PRIMARY_LOST, SMALL
-from simulations.mutants.patching import Patches, mutant
+from simulations.mutants.patching import Patches, instead, mutant
 from simulations.plans.plan import Action, Fault
 
 _replace = msgspec.structs.replace
@@ -120,12 +120,9 @@ def _(patches: Patches) -> None:
         return replica
 
     def is_paused(self):
-        behind = self.replication.behind
-        try:
-            self.replication.behind = behind and self.copy not in found
+        replication = self.replication
+        with instead(replication, behind=replication.behind and self.copy not in found):
             return paused.fget(self)  # type: ignore[attr-defined]  # a property of the class
-        finally:
-            self.replication.behind = behind
 
     patches.set(Recovery, "take", take)
     patches.set(Primary, "paused", property(is_paused))
