@@ -15,6 +15,10 @@ from typing import Any, Literal
 import httpx
 import trio
 
+from greenroom_cluster.coordination.etcd import leadership as ls
+from greenroom_cluster.coordination.etcd.gateway import Transacted, decoded, transaction_body
+from greenroom_cluster.coordination.etcd.leadership import LeadershipEffect, LeadershipInput
+
 Fault = Literal["applied, no answer", "no answer", "unavailable", "lessor moved", "empty reply", "cut off"]
 
 _DENIED = {"error": "etcdserver: invalid auth token", "message": "etcdserver: invalid auth token", "code": 16}
@@ -154,6 +158,24 @@ class Store:
     def part(self, content: dict[str, Any]) -> bytes:
         """Return one line of a watch."""
         return json.dumps({"result": {"header": self.header(), **content}}).encode() + b"\n"
+
+
+def carried_out(store: Store, effect: LeadershipEffect) -> LeadershipInput | None:
+    """Have etcd do what a leadership asks; return its answer, None if there is none."""
+    match effect:
+        case ls.Grant(number=number, ttl_seconds=ttl):
+            given = store.grant({"TTL": ttl})
+            return ls.Leased(number, int(given["ID"]), int(given["TTL"]))
+        case ls.Renew(number=number, lease=lease):
+            kept = store.keep_alive({"ID": lease})["result"]
+            return ls.Leased(number, lease, int(kept.get("TTL", 0)))
+        case ls.Revoke(lease=lease):
+            store.revoke({"ID": lease})
+            return None
+        case ls.Transact(number=number, compares=compares, success=success, failure=failure):
+            body = json.loads(transaction_body(compares, success, failure))
+            return ls.Answered(number, decoded(json.dumps(store.txn(body)).encode(), Transacted))
+    raise AssertionError(effect)
 
 
 class Gateway(httpx.AsyncBaseTransport):

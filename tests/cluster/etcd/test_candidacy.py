@@ -1,8 +1,5 @@
 """The terms of one coordinator: with what they begin, and what is kept in which order."""
 
-import json
-from typing import Any
-
 import msgspec
 import pytest
 
@@ -11,11 +8,10 @@ from greenroom.errors import UsageError
 from greenroom_cluster.coordination.etcd import candidacy as ca
 from greenroom_cluster.coordination.etcd import leadership as ls
 from greenroom_cluster.coordination.etcd.candidacy import Candidacy, CandidacyEffect
-from greenroom_cluster.coordination.etcd.gateway import Transacted, decoded, transaction_body
 from greenroom_cluster.coordination.etcd.layout import map_of
-from greenroom_cluster.coordination.etcd.leadership import Leadership
+from greenroom_cluster.coordination.etcd.leadership import Leadership, LeadershipEffect
 from greenroom_cluster.coordination.genesis import ClusterOptions
-from tests.cluster.etcd.fake import Store
+from tests.cluster.etcd.fake import Store, carried_out
 
 SECOND = 1_000_000_000
 
@@ -41,25 +37,17 @@ class Coordinator:
     def perform(self, effects: list[CandidacyEffect]) -> None:
         for effect in effects:
             match effect:
-                case ls.Grant(number=number, ttl_seconds=ttl):
-                    given: Any = self.store.grant({"TTL": ttl})
-                    self.step(ls.Leased(number, int(given["ID"]), int(given["TTL"])))
-                case ls.Renew(number=number, lease=lease):
-                    kept = self.store.keep_alive({"ID": lease})["result"]
-                    self.step(ls.Leased(number, lease, int(kept.get("TTL", 0))))
-                case ls.Revoke(lease=lease):
-                    self.store.revoke({"ID": lease})
-                case ls.Transact() if self.answering or not _writes_map(effect):
-                    self.answer(effect)
-                case ls.Transact():
+                case ls.Transact() if not self.answering and _writes_map(effect):
                     self.held.append(effect)
+                case ls.Grant() | ls.Renew() | ls.Revoke() | ls.Transact():
+                    self.answer(effect)
                 case _:
                     self.told.append(effect)
 
-    def answer(self, asked: ls.Transact) -> None:
-        body = json.loads(transaction_body(asked.compares, asked.success, asked.failure))
-        reply = json.dumps(self.store.txn(body)).encode()
-        self.step(ls.Answered(asked.number, decoded(reply, Transacted)))
+    def answer(self, asked: LeadershipEffect) -> None:
+        happened = carried_out(self.store, asked)
+        if happened is not None:
+            self.step(happened)
 
     def lose_lease(self) -> None:
         """Have the lease end, and be told of it with the next renewal."""

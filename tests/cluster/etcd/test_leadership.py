@@ -1,21 +1,18 @@
 """Several coordinators, one etcd, and all in between that can go wrong: drawn at random, and by hand."""
 
 import heapq
-import json
 import random
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 import pytest
 
 from greenroom.cluster_map import ClusterMap
 from greenroom_cluster.coordination.etcd import leadership as ls
-from greenroom_cluster.coordination.etcd.gateway import Transacted, decoded, transaction_body
 from greenroom_cluster.coordination.etcd.layout import map_of
 from greenroom_cluster.coordination.etcd.leadership import Leadership, LeadershipEffect, LeadershipInput
 from greenroom_cluster.coordination.genesis import first_map
-from tests.cluster.etcd.fake import Store
+from tests.cluster.etcd.fake import Store, carried_out
 
 SECOND = 1_000_000_000
 SHARDS = 4
@@ -31,24 +28,6 @@ class Member:
         self.saving: ClusterMap | None = None
         self.awake_ns = begun_ns
         self.drift = 1.0
-
-
-def _done(store: Store, effect: LeadershipEffect) -> LeadershipInput | None:
-    """Have etcd do what it is asked; return its answer."""
-    match effect:
-        case ls.Grant(number=number, ttl_seconds=ttl):
-            given: Any = store.grant({"TTL": ttl})
-            return ls.Leased(number, int(given["ID"]), int(given["TTL"]))
-        case ls.Renew(number=number, lease=lease):
-            kept = store.keep_alive({"ID": lease})["result"]
-            return ls.Leased(number, lease, int(kept.get("TTL", 0)))
-        case ls.Revoke(lease=lease):
-            store.revoke({"ID": lease})
-            return None
-        case ls.Transact(number=number, compares=compares, success=success, failure=failure):
-            body = json.loads(transaction_body(compares, success, failure))
-            return ls.Answered(number, decoded(json.dumps(store.txn(body)).encode(), Transacted))
-    raise AssertionError(effect)
 
 
 class World:
@@ -183,7 +162,7 @@ class World:
             self.after(there, arrive)
 
     def _asked(self, effect: LeadershipEffect) -> LeadershipInput | None:
-        answer = _done(self.store, effect)
+        answer = carried_out(self.store, effect)
         if isinstance(effect, ls.Transact):
             self._check_applied()
         return answer
@@ -266,14 +245,21 @@ def test_a_leader_that_was_paused_writes_nothing_when_it_wakes() -> None:
     assert paused.name not in world.leaders()
 
 
+def leading() -> Leadership:
+    """Return one that leads, alone and since its begin."""
+    leadership, store = Leadership("/greenroom/test", "c1", 0), Store()
+    waiting = leadership.step(0)
+    while not leadership.leads:
+        (effect,) = waiting
+        waiting = leadership.step(0, carried_out(store, effect))
+    return leadership
+
+
 @pytest.mark.parametrize(("silent_ns", "asked"), [(10_000_000, 5), (300_000_000, 4)])
 def test_a_write_without_an_answer_is_repeated_at_once_but_not_more_often(silent_ns: int, asked: int) -> None:
     """Who was waited for in vain was waited for long enough; who refuses is left alone for a while."""
-    leadership, fake = Leadership("/greenroom/test", "c1", 0), Store()
-    now_ns, tried, waiting = 0, 0, leadership.step(0)
-    while not leadership.leads:
-        (effect,) = waiting
-        waiting = leadership.step(now_ns, _done(fake, effect))
+    leadership = leading()
+    now_ns, tried = 0, 0
     (write,) = leadership.save(now_ns, first_map("test", SHARDS, 2))
     while now_ns < SECOND:
         assert isinstance(write, ls.Transact)
@@ -289,11 +275,7 @@ def test_a_write_without_an_answer_is_repeated_at_once_but_not_more_often(silent
 
 @pytest.mark.parametrize(("silent_ns", "again_ns"), [(10_000_000, 200_000_000), (300_000_000, 300_000_000)])
 def test_a_renewal_without_an_answer_is_repeated_like_a_write(silent_ns: int, again_ns: int) -> None:
-    leadership, fake = Leadership("/greenroom/test", "c1", 0), Store()
-    waiting = leadership.step(0)
-    while not leadership.leads:
-        (effect,) = waiting
-        waiting = leadership.step(0, _done(fake, effect))
+    leadership = leading()
     asked_ns = leadership.next_deadline()
     (renewal,) = leadership.step(asked_ns)
     assert isinstance(renewal, ls.Renew)
