@@ -11,7 +11,7 @@ from greenroom.background import new_event
 from greenroom.testing import Library
 from greenroom.web import SessionMiddleware
 from tests.store.test_contract_memory import FiveMethodStore
-from tests.store.web.web_stage import Socket, Stage, tell, together
+from tests.store.web.web_stage import Socket, Stage, begin, tell, together
 
 CODE = 4401
 
@@ -48,16 +48,6 @@ class OpenSocket(Socket):
         return [message["code"] for message in self.sent if message["type"] == "websocket.close"]
 
 
-async def begun(stage: Stage, user_id: str = "alice") -> tuple[str, str]:
-    """Begin a session; return its id and its Cookie header."""
-    visit = stage.sessions.visit(())
-    visit.session.greenroom.login(user_id, {"n": 0})
-    await visit.save()
-    assert visit.stored is not None
-    (cookie,) = visit.set_cookies()
-    return visit.stored.session_id, cookie.partition(";")[0]
-
-
 def play(
     library: Library,
     stage: Stage,
@@ -70,7 +60,7 @@ def play(
         await handler(WebSocket(scope, receive, send))
 
     async def story() -> OpenSocket:
-        session_id, cookie = await begun(stage)
+        session_id, cookie = await begin(stage)
         socket = OpenSocket(cookie)
         middleware = SessionMiddleware(app, session=stage.sessions)
 
@@ -83,6 +73,10 @@ def play(
 
     result: OpenSocket = tell(library, story)
     return result
+
+
+async def nothing(_: OpenSocket, _session_id: str) -> None:
+    """Leave it to the handler."""
 
 
 async def log_out(stage: Stage, session_id: str) -> None:
@@ -212,9 +206,6 @@ def test_a_logout_in_the_socket_itself_closes_it(library: Library) -> None:
         await websocket.session.greenroom.save()
         await websocket.receive_text()
 
-    async def nothing(_: OpenSocket, _session_id: str) -> None:
-        return
-
     assert play(library, stage, handler, nothing).closes == [CODE]
 
 
@@ -248,9 +239,6 @@ def test_too_many_watches_leave_a_socket_open(library: Library) -> None:
         await websocket.accept()
         await websocket.close(1000)
 
-    async def nothing(_: OpenSocket, _session_id: str) -> None:
-        return
-
     assert play(library, stage, handler, nothing).closes == [1000]
     assert stage.count("failed") == 1
 
@@ -276,9 +264,6 @@ def test_a_store_that_tells_of_no_endings_says_so(library: Library) -> None:
         with pytest.raises(UnsupportedError, match="endings"):
             await websocket.session.greenroom.ended()
         await websocket.close(1000)
-
-    async def nothing(_: OpenSocket, _session_id: str) -> None:
-        return
 
     assert play(library, stage, handler, nothing).closes == [1000]
 

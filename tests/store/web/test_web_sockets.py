@@ -12,7 +12,7 @@ from starlette.websockets import WebSocket
 from greenroom import UsageError
 from greenroom.testing import Library
 from greenroom.web import SessionMiddleware
-from tests.store.web.web_stage import Socket, Stage, tell
+from tests.store.web.web_stage import Socket, Stage, begin, tell
 
 
 def sockets(stage: Stage, handler: Callable[[WebSocket], Any]) -> Starlette:
@@ -30,18 +30,9 @@ def serve(library: Library, stage: Stage, handler: Callable[[WebSocket], Any], s
     tell(library, story)
 
 
-def begun(library: Library, stage: Stage, user_id: str = "alice") -> tuple[str, str]:
+def begun(library: Library, stage: Stage) -> tuple[str, str]:
     """Begin a session; return its id and its Cookie header."""
-
-    async def story() -> tuple[str, str]:
-        visit = stage.sessions.visit(())
-        visit.session.greenroom.login(user_id, {"n": 0})
-        await visit.save()
-        assert visit.stored is not None
-        (cookie,) = visit.set_cookies()
-        return visit.stored.session_id, cookie.partition(";")[0]
-
-    result: tuple[str, str] = tell(library, story)
+    result: tuple[str, str] = tell(library, lambda: begin(stage))
     return result
 
 

@@ -76,6 +76,16 @@ def tell(library: Library, story: Callable[[], Awaitable[Any]]) -> Any:
     return library.run(story, SECONDS)
 
 
+async def begin(stage: Stage) -> tuple[str, str]:
+    """Begin a session; return its id and its Cookie header."""
+    visit = stage.sessions.visit(())
+    visit.session.greenroom.login("alice", {"n": 0})
+    await visit.save()
+    assert visit.stored is not None
+    (cookie,) = visit.set_cookies()
+    return visit.stored.session_id, cookie.partition(";")[0]
+
+
 async def together(library: Library, *actions: Callable[[], Awaitable[Any]]) -> list[Any]:
     """Run actions at once, and raise what one of them raised."""
     outcomes = await library.gather(*actions)
