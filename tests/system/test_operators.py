@@ -10,7 +10,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -86,14 +86,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(SECONDS)
             process.kill()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for the condition."""
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "in vain"
-        os.sched_yield()
 
 
 def create(running: Running, user_id: str, *labels: str) -> list[str]:
@@ -321,7 +313,7 @@ def test_a_backup_on_a_terminal_shows_how_far_it_has_come(running: Running, tmp_
     assert told.endswith(b"\r\x1b[K")
 
 
-def complete(shell: str, typed: str, **variables: str) -> str:
+def complete(shell: str, **variables: str) -> str:
     """Return what a shell is answered."""
     return subprocess.run(
         [Path(sys.executable).parent / "greenroom"],
@@ -364,6 +356,6 @@ def test_other_shells_complete_too() -> None:
             [*COMMAND, "completion", shell], capture_output=True, text=True, check=True, timeout=SECONDS
         ).stdout
         assert f"_GREENROOM_COMPLETE=complete_{shell}" in script
-    assert '"top"' in complete("zsh", "", _TYPER_COMPLETE_ARGS="greenroom to")
-    told = complete("fish", "", _TYPER_COMPLETE_ARGS="greenroom to", _TYPER_COMPLETE_FISH_ACTION="get-args")
+    assert '"top"' in complete("zsh", _TYPER_COMPLETE_ARGS="greenroom to")
+    told = complete("fish", _TYPER_COMPLETE_ARGS="greenroom to", _TYPER_COMPLETE_FISH_ACTION="get-args")
     assert {line.split("\t")[0] for line in told.splitlines()} == {"tokens", "top"}

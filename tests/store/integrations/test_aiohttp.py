@@ -475,13 +475,12 @@ def test_a_made_up_cookie_is_nobody() -> None:
 # --- WebSockets ------------------------------------------------------------------------------------------
 
 
-def socket_app(sessions: Session, *, closing: bool = True) -> web.Application:
+def socket_app(sessions: Session) -> web.Application:
     """An app with a login, a logout and a WebSocket."""
     app = web.Application()
     storage = GreenroomStorage(sessions)
     aiohttp_session.setup(app, storage)
-    if closing:
-        storage.close_sockets(app)
+    storage.close_sockets(app)
 
     async def begin(request: web.Request) -> web.Response:
         session: Any = await get_session(request)
