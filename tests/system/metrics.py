@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from greenroom.loopback_secrets import LoopbackSecrets
 from greenroom_cluster.metrics.names import METRICS
@@ -16,22 +17,9 @@ NAMED = re.compile(r"\bgreenroom_[a-z0-9_]+")
 _PARTS = re.compile(r"_(bucket|sum|count|created)$")
 
 
-class Sample:
-    """One value, with the labels under which it was told."""
-
-    def __init__(self, name: str, labels: dict[str, str], value: float) -> None:
-        self.name = name
-        self.labels = labels
-        self.value = value
-
-
 def parsed(text: str) -> list[Sample]:
     """Return all samples of a page, which must be OpenMetrics to the letter."""
-    return [
-        Sample(sample.name, sample.labels, sample.value)
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    ]
+    return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 
 
 def metric_of(sample: str) -> str:
@@ -39,10 +27,10 @@ def metric_of(sample: str) -> str:
     return sample if sample in METRICS else _PARTS.sub("", sample)
 
 
-async def scraped(cluster: LocalCluster, name: str = "greenroom", **client: Any) -> list[Sample]:
+async def scraped(cluster: LocalCluster, **client: Any) -> list[Sample]:
     """Return what all processes of a cluster tell."""
     found: list[Sample] = []
-    headers = {"accept": ACCEPT, "authorization": f"Bearer {LoopbackSecrets(name).http_token()}"}
+    headers = {"accept": ACCEPT, "authorization": f"Bearer {LoopbackSecrets('greenroom').http_token()}"}
     async with httpx.AsyncClient(trust_env=False, timeout=20, **client) as each:
         for url in cluster.http_urls.values():
             answer = await each.get(f"{url}/metrics", headers=headers)

@@ -45,14 +45,9 @@ def test_requests_and_replies_are_counted_by_what_they_are() -> None:
     traffic.asked([wire.Get(1, 0, b"d"), wire.Get(2, 0, b"d"), wire.Delete(3, 0, 0, 0, b"d")])
     traffic.replied([wire.Missing(1), wire.Failed(2, wire.FailureCode.CONFLICT), wire.Written(3, 0)])
     traffic.replied([wire.Failed(4, wire.FailureCode.CONFLICT), wire.Failed(5, wire.FailureCode.FULL)])
-    found = told(traffic)
-    kinds = {
-        labels[1]: each.value for labels, each in found.items() if labels[0] == "greenroom_requests_total"
-    }
+    kinds = by_label(traffic, "greenroom_requests_total")
     assert {kind: count for kind, count in kinds.items() if count} == {"get": 2, "delete": 1}
-    outcomes = {
-        labels[1]: each.value for labels, each in found.items() if labels[0] == "greenroom_replies_total"
-    }
+    outcomes = by_label(traffic, "greenroom_replies_total")
     assert {each: count for each, count in outcomes.items() if count} == {
         "missing": 1,
         "written": 1,
