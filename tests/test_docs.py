@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -444,6 +445,7 @@ RAISED = [
 ]
 
 
+@cache
 def rows_of_troubleshooting() -> list[list[str]]:
     """Return the texts of the page, each in the parts between its dots."""
     rows = [
