@@ -30,10 +30,8 @@ def entries(name: str) -> list[tuple[str, str]]:
 
 
 def variables(name: str) -> dict[str, str]:
-    """Return what a file of variables sets, with the lines that are only proposed."""
-    lines = (UNITS / name).read_text().splitlines()
-    found = re.findall(r"^(#?)(GREENROOM_\w+)=(.*)$", "\n".join(lines), re.MULTILINE)
-    return {key: value for commented, key, value in found if not commented}
+    """Return what a file of variables sets, without the lines that are only proposed."""
+    return dict(re.findall(r"^(GREENROOM_\w+)=(.*)$", (UNITS / name).read_text(), re.MULTILINE))
 
 
 def proposed(name: str) -> set[str]:
