@@ -51,14 +51,6 @@ async def test_a_cluster_is_ready_once_every_shard_is_whole(state: str) -> None:
         assert (await get(port, "/readyz?cluster=1")).status_code == 503
 
 
-async def test_many_who_ask_at_once_share_looks_that_began_later() -> None:
-    view = FakeView(lasts=0.05)
-    async with open_port(view) as port, trio.open_nursery() as nursery:
-        for _ in range(20):
-            nursery.start_soon(get, port, "/readyz?cluster")
-    assert 1 <= view.looks <= 3
-
-
 async def test_a_look_that_began_before_is_told_to_nobody() -> None:
     """Whoever has just stopped a node must not be told how the cluster was before."""
     view = FakeView()
