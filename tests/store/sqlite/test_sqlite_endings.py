@@ -9,27 +9,22 @@ import pytest
 
 from greenroom import Ended, SqliteStore, UnavailableError, new_session_id
 from greenroom.sqlite import watching
-from greenroom.testing import Library, ManualClock, available_libraries, library_named
+from greenroom.testing import ManualClock, library_named
 from greenroom.testing.contract.stage import Stage
 
 TOLD_SECONDS = 10.0
 """For a busy machine: it takes a twentieth of a second."""
 
 
-@pytest.fixture(params=available_libraries())
-def library(request: pytest.FixtureRequest) -> Library:
-    return library_named(request.param)
-
-
 class Two:
     """Two stores of one file, as two processes have them. The first watches."""
 
-    def __init__(self, library: Library, path: Path) -> None:
-        self.library = library
+    def __init__(self, library: str, path: Path) -> None:
+        self.library = library_named(library)
         self.clock = ManualClock()
         self.first = SqliteStore(path, clock=self.clock)
         self.second = SqliteStore(path, clock=self.clock)
-        self.stage = Stage(self.second, library, self.clock)
+        self.stage = Stage(self.second, self.library, self.clock)
         self.told: dict[str, Any] = {}
 
     def watch(self, session_id: str) -> None:
@@ -50,7 +45,7 @@ class Two:
         self.library.run(main, 60.0)
 
 
-def test_what_another_process_ends_is_told(library: Library, tmp_path: Path) -> None:
+def test_what_another_process_ends_is_told(library: str, tmp_path: Path) -> None:
     two = Two(library, tmp_path / "sessions.db")
 
     async def story() -> None:
@@ -73,7 +68,7 @@ def test_what_another_process_ends_is_told(library: Library, tmp_path: Path) -> 
     two.play(story)
 
 
-def test_a_session_created_again_under_its_id_has_ended(library: Library, tmp_path: Path) -> None:
+def test_a_session_created_again_under_its_id_has_ended(library: str, tmp_path: Path) -> None:
     two = Two(library, tmp_path / "sessions.db")
 
     async def story() -> None:
@@ -98,7 +93,7 @@ def test_a_session_created_again_under_its_id_has_ended(library: Library, tmp_pa
     two.play(story)
 
 
-def test_more_sessions_than_one_look_takes_are_all_looked_at(library: Library, tmp_path: Path) -> None:
+def test_more_sessions_than_one_look_takes_are_all_looked_at(library: str, tmp_path: Path) -> None:
     two = Two(library, tmp_path / "sessions.db")
 
     async def story() -> None:
@@ -119,7 +114,7 @@ def test_more_sessions_than_one_look_takes_are_all_looked_at(library: Library, t
     two.play(story)
 
 
-def test_a_store_that_is_closed_tells_so(library: Library, tmp_path: Path) -> None:
+def test_a_store_that_is_closed_tells_so(library: str, tmp_path: Path) -> None:
     two = Two(library, tmp_path / "sessions.db")
 
     async def story() -> None:
