@@ -391,16 +391,21 @@ def test_unreachable_coordinator_names_the_option() -> None:
     )
 
 
+def run_without(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end, where a module is not installed."""
+    code = (
+        f"import sys; sys.modules[{module!r}] = None; sys.argv = ['greenroom', *{arguments}];"
+        "from greenroom_cluster.cli import main; main()"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
 @pytest.mark.parametrize(("arguments", "status"), [(["node", "--name", "n1"], 1), (["up"], 1), (["demo"], 2)])
 def test_missing_tractor_prints_how_to_install_it(arguments: list[str], status: int) -> None:
     """Of the demo 1 says that something was lost."""
-    code = (
-        f"import sys; sys.modules['tractor'] = None; sys.argv = ['greenroom', *{arguments}];"
-        "from greenroom_cluster.cli import main; main()"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
-    )
+    result = run_without("tractor", *arguments)
     assert result.returncode == status
     assert "pip install --no-deps tractor==0.1.0a5" in result.stderr
     assert '"greenroom-cluster[tractor] @ file:///' in result.stderr
@@ -409,13 +414,7 @@ def test_missing_tractor_prints_how_to_install_it(arguments: list[str], status: 
 
 def test_a_demo_over_tls_without_cryptography_says_how_to_install_it() -> None:
     """And does not exit with 1, which would say that something was lost."""
-    code = (
-        "import sys; sys.modules['cryptography'] = None; sys.argv = ['greenroom', 'demo', '--tls'];"
-        "from greenroom_cluster.cli import main; main()"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
-    )
+    result = run_without("cryptography", "demo", "--tls")
     assert result.returncode == 2
     assert 'pip install "cryptography>=42"' in result.stderr
     assert "Traceback" not in result.stderr

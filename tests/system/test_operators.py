@@ -20,10 +20,10 @@ import pytest
 import trio
 
 from greenroom import ClusterStore, SessionData, new_session_id
+from tests.system.test_cli import COMMAND, run
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
-COMMAND = [sys.executable, "-m", "greenroom_cluster"]
 SECONDS = 60.0
 
 
@@ -51,14 +51,7 @@ class Running:
 
     def run(self, command: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a command at it to its end."""
-        return subprocess.run(
-            [*COMMAND, command, *arguments, *self.connect],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=SECONDS,
-            env={**os.environ, **variables},
-        )
+        return run(command, *arguments, *self.connect, **variables)
 
     def told(self, command: str, *arguments: str) -> list[dict[str, Any]]:
         """Run a command with --json, which must not fail, and return its lines."""
