@@ -16,15 +16,17 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from statistics import median
+from typing import NamedTuple, TypeAlias
 
 import trio
 
 import greenroom
+from benchmarks.processes import python_module
 from benchmarks.samples import quantile
+from benchmarks.tls.figures import PLAIN, TLS, AttackReading, KillReading
 from greenroom import BaseSessionStore, SessionData, UnavailableError, new_session_id
 from greenroom.addresses import parse_address
 from greenroom.cluster_map import ClusterMap
@@ -49,6 +51,9 @@ AFTER_SECONDS = 3.0
 KILLS = 10
 PAUSE_SECONDS = 0.005
 HEALTHY_SECONDS = 90.0
+
+Say: TypeAlias = Callable[[str], None]
+"""Where progress goes."""
 
 
 @asynccontextmanager
@@ -146,8 +151,17 @@ def attack(address: str, count: int) -> None:
     sys.stdin.read()
 
 
-async def half_open(rounds: int) -> None:
-    """Print what half-open handshakes do to callers."""
+class Scale(NamedTuple):
+    """How many half-open connections, and for how long callers are watched before and after they come."""
+
+    connections: int = HALF_OPEN
+    before_seconds: float = BEFORE_SECONDS
+    after_seconds: float = AFTER_SECONDS
+
+
+async def half_open(rounds: int, scale: Scale, say: Say) -> list[AttackReading]:
+    """Return what half-open handshakes do to callers."""
+    found: list[AttackReading] = []
     async with (
         cluster_of(tls=True) as cluster,
         trio.open_nursery() as nursery,
@@ -155,72 +169,67 @@ async def half_open(rounds: int) -> None:
     ):
         callers = Callers(store)
         nursery.start_soon(callers.run)
-        await trio.sleep(BEFORE_SECONDS)
+        await trio.sleep(scale.before_seconds)
         for number in range(1, rounds + 1):
-            with socket.create_server(("127.0.0.1", 0), backlog=2 * HALF_OPEN) as nobody:
+            with socket.create_server(("127.0.0.1", 0), backlog=2 * scale.connections) as nobody:
                 elsewhere = f"127.0.0.1:{nobody.getsockname()[1]}"
-                await one_round(cluster, callers, f"round {number}, beside the cluster", elsewhere)
-            await one_round(cluster, callers, f"round {number}, at an actor")
+                for name, address in (("beside the cluster", elsewhere), ("at an actor", "")):
+                    reading = await one_round(cluster, callers, scale, address)
+                    found.append(reading)
+                    say(
+                        f"round {number}, {name}: p99 {reading.before_seconds * 1e3:.1f} -> "
+                        f"{reading.during_seconds * 1e3:.1f} ms ({reading.ratio:.2f} times), epoch changes "
+                        f"{reading.epoch_changes}, errors {reading.errors}"
+                    )
         nursery.cancel_scope.cancel()
+    return found
 
 
-async def one_round(cluster: LocalCluster, callers: Callers, name: str, address: str = "") -> None:
-    """Print the callers' latencies before one attack and meanwhile."""
+async def one_round(
+    cluster: LocalCluster, callers: Callers, scale: Scale, elsewhere: str = ""
+) -> AttackReading:
+    """Return the callers' latencies before one attack and meanwhile: at an actor, unless it is elsewhere."""
     cluster_map = await map_of(cluster)
     target = next(actor for actor in cluster_map.actors.values() if actor.state == "up")
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.handshakes",
-        "attack",
-        address or target.address,
-        str(HALF_OPEN),
-    ]
+    address = elsewhere or target.address
+    command = [*python_module("benchmarks.handshakes"), "attack", address, str(scale.connections)]
     process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None
     assert process.stdout is not None
     await process.stdout.receive_some()
     callers.take()
-    await trio.sleep(BEFORE_SECONDS)
+    failed = callers.errors
+    await trio.sleep(scale.before_seconds)
     before = callers.take()
-    began = trio.current_time()
     await process.stdin.send_all(b"go\n")
     await process.stdout.receive_some()
-    sent_seconds = trio.current_time() - began
-    await trio.sleep(AFTER_SECONDS)
+    await trio.sleep(scale.after_seconds)
     during = callers.take()
     await process.stdin.aclose()
     await process.wait()
-    changes = sum((await map_of(cluster)).epochs) - sum(cluster_map.epochs)
-    print(
-        f"{name}: p50 {ms(before, 0.5)} -> {ms(during, 0.5)} ms, p99 {ms(before, 0.99)} -> "
-        f"{ms(during, 0.99)} ms ({quantile(during, 0.99) / quantile(before, 0.99):.2f}x), longest "
-        f"{ms(before, 1)} -> {ms(during, 1)} ms, sent in {sent_seconds:.2f} s, "
-        f"epoch changes {changes}, errors {callers.errors}",
-        flush=True,
+    return AttackReading(
+        at_actor=not elsewhere,
+        connections=scale.connections,
+        before_seconds=quantile(before, 0.99),
+        during_seconds=quantile(during, 0.99),
+        epoch_changes=sum((await map_of(cluster)).epochs) - sum(cluster_map.epochs),
+        errors=callers.errors - failed,
     )
-
-
-def ms(ordered: Sequence[float], share: float) -> str:
-    """Return a quantile in milliseconds, as text."""
-    return f"{(ordered[-1] if share == 1 else quantile(ordered, share)) * 1000:.1f}"
 
 
 # --- kills -----------------------------------------------------------------------------------------------
 
 
-async def kills(count: int) -> None:
-    """Print how long a write takes after the primary of its shard was killed."""
-    taken: dict[str, list[float]] = {"plaintext": [], "TLS": []}
+async def kills(count: int, say: Say) -> list[KillReading]:
+    """Return how long a write takes after the primary of its shard was killed."""
+    found: list[KillReading] = []
     async with cluster_of(tls=False) as plain, cluster_of(tls=True) as secured:
         for number in range(count):
-            for name, cluster in (("plaintext", plain), ("TLS", secured)):
+            for name, cluster in ((PLAIN, plain), (TLS, secured)):
                 seconds = await kill_one(cluster)
-                taken[name].append(seconds)
-                print(f"kill {number + 1}, {name}: {seconds:.3f} s", flush=True)
-    for name, each in taken.items():
-        ordered = sorted(each)
-        print(f"{name}: median {median(each):.3f} s, {ordered[0]:.3f} to {ordered[-1]:.3f} s")
+                found.append(KillReading(round=number, contender=name, seconds=seconds))
+                say(f"kill {number + 1}, {name}: {seconds:.3f} s")
+    return found
 
 
 async def kill_one(cluster: LocalCluster) -> float:
@@ -242,13 +251,17 @@ async def kill_one(cluster: LocalCluster) -> float:
         return time.monotonic() - began
 
 
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
 def main(arguments: Sequence[str]) -> None:
     """Run what is asked for."""
     match list(arguments):
         case ["half-open", *rest]:
-            trio.run(half_open, int(rest[0]) if rest else ROUNDS)
+            trio.run(half_open, int(rest[0]) if rest else ROUNDS, Scale(), _say)
         case ["kills", *rest]:
-            trio.run(kills, int(rest[0]) if rest else KILLS)
+            trio.run(kills, int(rest[0]) if rest else KILLS, _say)
         case ["attack", address, count]:
             attack(address, int(count))
         case _:

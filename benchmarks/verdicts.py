@@ -36,7 +36,8 @@ def most(name: str, bound: float, about: str) -> Target:
     return Target(name, bound, at_least=False, about=about)
 
 
-def _none(name: str, about: str) -> Target:
+def none_of(name: str, about: str) -> Target:
+    """Return that nothing of the kind may be counted."""
     return Target(name, 0, at_least=False, about=about, counted=True)
 
 
@@ -92,8 +93,8 @@ TARGETS = (
         "p50 of a get with the most sessions stored, to the fewest",
     ),
     most("recovery_vs_sentinel", 1, "time to recover after a node is killed, to Redis with Sentinel"),
-    _none("acknowledged_writes_lost", "acknowledged writes lost in all failovers"),
-    _none("stale_reads", "answers older than an acknowledged write, in all failovers"),
+    none_of("acknowledged_writes_lost", "acknowledged writes lost in all failovers"),
+    none_of("stale_reads", "answers older than an acknowledged write, in all failovers"),
 )
 
 
@@ -212,11 +213,14 @@ def medians_judged(
     quick: bool,
     highest: Collection[str] = (),
 ) -> list[Verdict]:
-    """Hold the median of all rounds against each target, of the ratios in `highest` the highest round."""
+    """Hold the median of all rounds against each target.
+
+    Of the ratios in `highest` it is the highest round, and what is counted is counted in all rounds.
+    """
     found = []
     for target in targets:
         each = ratios[target.ratio]
-        middle = max if target.ratio in highest else median
+        middle = sum if target.counted else max if target.ratio in highest else median
         found.append(verdict_of(target, middle(each) if each else None, each, quick=quick))
     return found
 

@@ -9,8 +9,9 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 
 import msgspec
+import trio
 
-from benchmarks import own_page
+from benchmarks import handshakes, own_page
 from benchmarks.clients import ClientProcess
 from benchmarks.contenders.catalogue import Contender
 from benchmarks.orders import Choose, Fill
@@ -21,6 +22,8 @@ from benchmarks.servers.redis import RedisServer
 from benchmarks.tls import idle
 from benchmarks.tls.figures import PLAIN, REDIS_PLAIN, REDIS_TLS, TLS, Results, page, tables_of, verdicts_of
 from benchmarks.work.throughput import Cell, in_turns
+from greenroom_cluster import logs
+from greenroom_cluster.logs import LogSettings
 
 _SIZE, _SESSIONS = 300, 10_000
 _ALL = (PLAIN, TLS, REDIS_PLAIN, REDIS_TLS)
@@ -36,10 +39,20 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int = 8
     seconds: float = 1.5
     stores: int = 200
+    attacks: int = 3
+    attack: handshakes.Scale = handshakes.Scale()
+    kills: int = 10
 
 
 FULL = Scale()
-QUICK = Scale(rounds=1, seconds=0.3, stores=20)
+QUICK = Scale(
+    rounds=1,
+    seconds=0.3,
+    stores=20,
+    attacks=1,
+    attack=handshakes.Scale(connections=200, before_seconds=1.0, after_seconds=0.5),
+    kills=1,
+)
 
 
 class Measuring:
@@ -67,6 +80,11 @@ class Measuring:
                 self._log.say(f"idle connections: {name}")
                 # One connection to each node and one to each node's actor.
                 self.results.idle.append(idle.measure(name, server, 2 * _NODES, self.scale.stores))
+        self._log.say("half-open handshakes beside callers")
+        attacks, attack = self.scale.attacks, self.scale.attack
+        self.results.attacks = trio.run(handshakes.half_open, attacks, attack, self._log.say)
+        self._log.say("kills of primaries")
+        self.results.kills = trio.run(handshakes.kills, self.scale.kills, self._log.say)
 
     def _clients(self, stack: ExitStack, ours: dict[str, Server]) -> dict[str, ClientProcess]:
         clients = {name: stack.enter_context(self._client(_OURS, server)) for name, server in ours.items()}
@@ -96,6 +114,8 @@ def main() -> None:
 
 def measured(log: RunLog, quick: bool) -> Results:  # noqa: FBT001  as `own_page.command` gives it
     """Return what was measured."""
+    # Of the clusters in this process, which would tell on stdout of what is killed here.
+    logs.configure(LogSettings(level="error"))
     measuring = Measuring(QUICK if quick else FULL, log)
     measuring.run()
     measuring.results.run = log.ended(
