@@ -14,6 +14,15 @@ Want: TypeAlias = Literal["read", "write", "done"]
 
 CHUNK_BYTES = 64 * 1024
 """How much is encrypted at once: no more waits here for the kernel."""
+READ_BYTES = RECORD_BYTES_MAX
+"""How much is decrypted at once: it completes a record of any size."""
+OVERHEAD_BYTES_MAX = RECORD_BYTES_MAX
+"""After so much ciphertext that brought no plaintext a read ends, though there is more.
+
+A record of one byte costs as much work as one of a thousand, and 22 bytes beside. So a read is bounded by
+those, however the other side cuts what it sends. A record that is not complete yet has to be within the
+bound, or a long one would end each read.
+"""
 
 
 class Stream(Protocol):
@@ -60,9 +69,10 @@ class TlsSocket:
     farewell is an error too: somebody between may have cut it.
 
     `recv_into` reads at most so many bytes of ciphertext and returns all that they complete, so the buffer
-    must have room for a record more. `send` may encrypt more than the kernel takes. It then reports a byte
-    less than it has encrypted: as with any stream the caller sends the rest once the socket is writable, and
-    what was encrypted goes first.
+    must have room for a record more. If their records are small, it reads less of them, and the socket stays
+    readable: nobody keeps others waiting by sending a byte a record. `send` may encrypt more than the kernel
+    takes. It then reports a byte less than it has encrypted: as with any stream the caller sends the rest
+    once the socket is writable, and what was encrypted goes first.
     """
 
     __slots__ = ("__weakref__", "_channel", "_encrypted", "_resets", "_sock", "_unsent")
@@ -143,8 +153,10 @@ class TlsSocket:
         """Return how much plaintext was read, 0 at the end. Raises OSError, BlockingIOError for none."""
         channel, view = self._channel, memoryview(buffer)
         room = len(view) - RECORD_BYTES_MAX
+        bytes_max = nbytes if 0 < nbytes < room else room
+        at_once = min(bytes_max, READ_BYTES)
         try:
-            count = self._sock.recv_into(view, nbytes if 0 < nbytes < room else room)
+            count = self._sock.recv_into(view, at_once)
             if not count:
                 channel.feed_end()
         except BlockingIOError:
@@ -153,6 +165,8 @@ class TlsSocket:
             count = 0
         try:
             filled = channel.decrypt(view, count) if count else channel.read_into(view)
+            if count == READ_BYTES:
+                filled = self._read_on(view, bytes_max, filled)
         except TlsError:
             self._try_to_flush()
             raise
@@ -161,6 +175,20 @@ class TlsSocket:
         if filled or channel.ended:
             return filled
         raise BlockingIOError
+
+    def _read_on(self, view: memoryview, bytes_max: int, filled: int) -> int:
+        """Go on after a first part of what may be read; return how much plaintext it is with that."""
+        taken = count = READ_BYTES
+        while count == READ_BYTES and taken < bytes_max and taken - filled <= OVERHEAD_BYTES_MAX:
+            rest = view[filled:]
+            try:
+                count = self._sock.recv_into(rest, min(bytes_max - taken, READ_BYTES))
+            except OSError:  # if it is more than that there is nothing, the next read tells
+                break
+            if count:  # else it has ended, which the next read tells too
+                filled += self._channel.decrypt(rest, count)
+                taken += count
+        return filled
 
     def send(self, data: Any) -> int:
         """Encrypt and send as much as goes; return how much that is. Raises OSError, also BlockingIOError."""
