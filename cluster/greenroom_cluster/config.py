@@ -24,6 +24,7 @@ from greenroom_cluster.coordination.genesis import (
 from greenroom_cluster.etcd_options import EtcdOptions
 from greenroom_cluster.exposure import INSECURE_FLAG
 from greenroom_cluster.flags import Flag
+from greenroom_cluster.links.places import IDENTITY_CONNECTIONS_MAX
 from greenroom_cluster.logs import LogSettings
 from greenroom_cluster.proof_options import ProofOptions
 from greenroom_cluster.quotas import parse_quotas
@@ -44,6 +45,7 @@ MEMORY_BYTES_MIN = 96 << 20
 SYNC_SECONDS = 1.0
 NEAR_SECONDS = 0.3
 WATCHES_MAX, WATCHES_MAX_MAX = 200_000, 10_000_000
+CONNECTIONS_MAX = 10_000
 RECOVER_ALONE_MIN = 10.0
 SYNC_SECONDS_MIN, SYNC_SECONDS_MAX = 0.01, 60.0
 Durability: TypeAlias = Literal["none", "interval", "fsync"]
@@ -123,7 +125,8 @@ class ActorOptions(msgspec.Struct, frozen=True, kw_only=True):
     when that, or one of the `quotas`, is reached. `durability` says what is on disk before a write is
     acknowledged: nothing, all but the writes of the last `sync_interval` seconds, or all. `near_seconds` is
     for how long stores with a near cache may show a session without asking, `watches_max` how many sessions
-    stores may watch for their ends.
+    stores may watch for their ends, `identity_connections_max` how many clients one identity may have at each
+    actor, and at the node itself.
     """
 
     memory_max: Annotated[
@@ -166,6 +169,10 @@ class ActorOptions(msgspec.Struct, frozen=True, kw_only=True):
     watches_max: Annotated[
         int, Flag(help="How many sessions stores may watch at each actor, to learn at once when they end.")
     ] = WATCHES_MAX
+    identity_connections_max: Annotated[
+        int,
+        Flag(help="How many clients of one certificate's or token's holder each process of a node serves."),
+    ] = IDENTITY_CONNECTIONS_MAX
 
     def check(self) -> None:
         """Raise UsageError, naming the option, if something cannot be."""
@@ -187,6 +194,11 @@ class ActorOptions(msgspec.Struct, frozen=True, kw_only=True):
             )
         if not 1 <= self.watches_max <= WATCHES_MAX_MAX:
             raise UsageError(f"--watches-max must be 1 to {WATCHES_MAX_MAX}; it is {self.watches_max}")
+        if not 1 <= self.identity_connections_max <= CONNECTIONS_MAX:
+            raise UsageError(
+                f"--identity-connections-max must be 1 to {CONNECTIONS_MAX}, for no process serves more "
+                f"clients; it is {self.identity_connections_max}"
+            )
 
     def core(self) -> HostSettings:
         """Return the settings of an actor's core; without `memory_max` it has no bound."""

@@ -1,6 +1,6 @@
 """The greeting of a connection: what each side says first, and whether they can work together."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from typing import TypeAlias
 
@@ -11,6 +11,7 @@ from greenroom.identities import Identity, IdentityRole
 from greenroom.negotiation import Agreement, agree, hello, versions_text
 from greenroom.proofs import NOT_PROVEN, Challenge, NotProvenError, Proof, asks
 from greenroom.tokens import Shown
+from greenroom_cluster.links.places import BY_SECRET
 from greenroom_cluster.tokens.table import PLAINTEXT, Bearer, Denied, Uncertified
 
 IDENTITY_BYTES = 16
@@ -67,10 +68,14 @@ def stamped(greeting: wire.Hello, identity: Identity | None) -> tuple[bytes, str
 
 
 class Serve(msgspec.Struct, frozen=True):
-    """Serve the connection; from now on both sides speak by this agreement. `bearer` has shown a token."""
+    """Serve the connection; from now on both sides speak by this agreement. `bearer` has shown a token.
+
+    `holder` is whom its place is counted for; empty if nobody has proven anything.
+    """
 
     agreement: Agreement
     bearer: Bearer | None = None
+    holder: str = ""
 
 
 class Say(msgspec.Struct, frozen=True):
@@ -106,6 +111,8 @@ class Finish(msgspec.Struct, frozen=True):
     guessed: bool = False
 
 
+Refusing: TypeAlias = Callable[[str, str], wire.Goodbye | None]
+"""Says what one more connection is told, by its role and holder, if there is no place for it."""
 DoorEffect: TypeAlias = Serve | Say | AwaitProof | Tell | Finish
 
 
@@ -125,12 +132,12 @@ class Door(msgspec.Struct, frozen=True):
         self,
         greeting: wire.Hello,
         clock_us: int,
-        crowded: wire.Goodbye | None = None,
+        crowded: Refusing = lambda _role, _holder: None,
         identity: Identity | None = None,
         challenge: Challenge | None = None,
         uncertified: Uncertified = PLAINTEXT,
     ) -> list[DoorEffect]:
-        """Return what a hello leads to, in order. `crowded` refuses clients, and nobody else.
+        """Return what a hello leads to, in order.
 
         `identity` is who has proven to be there by a certificate. If nobody has, `uncertified` says who its
         token belongs to; without TLS, a secret may have to be proven, by `challenge`.
@@ -143,15 +150,17 @@ class Door(msgspec.Struct, frozen=True):
             identity, shown = bearer.identity, f"token {bearer.token_id}"
         if identity is not None and (detail := self._objection(greeting, identity, shown)):
             return [Say(NOT_ALLOWED), Finish(NOT_ALLOWED.code, detail)]
+        proves = identity is None and challenge is not None and asks(greeting)
+        holder = BY_SECRET if proves else "" if identity is None else identity.uri
         judged = self.judge(greeting)
-        if crowded is not None and greeting.role == wire.ROLE_CLIENT and isinstance(judged, Agreement):
-            judged = crowded
+        if isinstance(judged, Agreement):
+            judged = crowded(greeting.role, holder) or judged
         if isinstance(judged, wire.Goodbye):
             return [Say(judged), Finish(judged.code, judged.message)]
         welcome = self.welcome(clock_us)
         if identity is not None or challenge is None:
-            return [Serve(judged, bearer), Say(welcome)]
-        if asks(greeting):
+            return [Serve(judged, bearer, holder), Say(welcome)]
+        if proves:
             answer = challenge.answering(greeting, welcome)
             return [Say(answer), AwaitProof(challenge, greeting, answer, judged)]
         if challenge.required:
@@ -167,7 +176,7 @@ class Door(msgspec.Struct, frozen=True):
     def proven(self, awaited: AwaitProof, proof: Proof) -> list[DoorEffect]:
         """Return what the proof of who dialled leads to."""
         if awaited.challenge.accepts(awaited.asked, awaited.answer, proof):
-            return [Serve(awaited.agreement)]
+            return [Serve(awaited.agreement, holder=BY_SECRET)]
         return [Tell(NOT_ALLOWED), Finish(NOT_ALLOWED.code, "it does not know the secret of this cluster")]
 
     def judge(self, greeting: wire.Hello) -> Agreement | wire.Goodbye:

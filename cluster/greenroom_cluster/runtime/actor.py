@@ -183,6 +183,7 @@ class Actor:
                 port=settings.port,
                 option=ACTOR_PORT_OPTION,
                 connections_max=settings.connections_max,
+                of_identity_max=settings.options.identity_connections_max,
                 buffer_bytes_max=buffer_bytes(settings.options.core().memory_bytes_max),
                 credentials=self._credentials,
                 tokens=tokens_of(settings.tls, settings.cluster),

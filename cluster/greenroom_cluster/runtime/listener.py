@@ -6,8 +6,9 @@ Whatever arrives, even from strangers, ends at most its own connection: a failur
 The first frame must be a `wire.Hello`, within `hello_seconds`. Its role selects the `Service` that decodes
 and handles the rest. An unacceptable hello is answered by a `wire.Goodbye` that says why.
 
-`connections_max` bounds clients. Peers and operators have room of their own: otherwise an actor full of idle
-clients could get no new backup, and could not be asked for its state.
+`connections_max` bounds clients, and `of_identity_max` those of one holder of a certificate. Peers and
+operators have room of their own: otherwise an actor full of idle clients could get no new backup, and could
+not be asked for its state.
 """
 
 import errno
@@ -44,6 +45,7 @@ from greenroom_cluster.links.handshake import (
     Serve,
     Tell,
 )
+from greenroom_cluster.links.places import IDENTITY_CONNECTIONS_MAX, TOO_MANY, Places
 from greenroom_cluster.runtime.budget import BUFFER_BYTES_MAX, SWEEP_SECONDS, BufferBudget
 from greenroom_cluster.runtime.clocks import wall_us
 from greenroom_cluster.runtime.connection import OUTBOUND_BYTES_MAX, FramedConnection
@@ -116,7 +118,8 @@ class Service:
 class ListenerSettings:
     """Our identity, the sender of our hello, and the limits of connections. Port 0: any free one.
 
-    `connections_max` is how many clients are served at a time. `option` is the option that sets the port, for
+    `connections_max` is how many clients are served at a time, `of_identity_max` how many of one holder of a
+    certificate or token, or of the secret of loopback. `option` is the option that sets the port, for
     errors. `buffer_bytes_max` bounds what all but peers hold together; see BufferBudget. With credentials of
     TLS nothing but TLS is spoken, or plaintext with some networks too, and one of `tokens` is taken for a
     certificate; without, the address must be on loopback unless `insecure`, and a secret may be proven. Who
@@ -129,6 +132,7 @@ class ListenerSettings:
     port: int = 0
     option: str = "--listen"
     connections_max: int = 10_000
+    of_identity_max: int = IDENTITY_CONNECTIONS_MAX
     hello_seconds: float = 5.0
     outbound_bytes_max: int = OUTBOUND_BYTES_MAX
     buffer_bytes_max: int = BUFFER_BYTES_MAX
@@ -159,8 +163,6 @@ class Listener:
         # If few files may be open, most of them are for clients.
         self._clients_max = min(settings.connections_max, max(within - RESERVED_CONNECTIONS, within * 3 // 4))
         self._open_max = min(self._clients_max + RESERVED_CONNECTIONS, within)
-        self.served: Counter[str] = Counter()
-        """How many connections are served, by the role of their hello."""
         limited = self._clients_max < settings.connections_max
         if limited:
             _log.warning(
@@ -188,12 +190,10 @@ class Listener:
             {role: service.target_required for role, service in services.items()},
             settings.refused,
         )
-        self._crowded = wire.Goodbye(
-            "too-many-connections",
-            f"this process serves {self._clients_max} clients already, one for each event loop with a "
-            f"store: run fewer{', or raise its limit of open files (ulimit -n)' if limited else ''}",
+        self._places = Places(
+            self._clients_max, settings.of_identity_max, several=credentials is not None, scarce=limited
         )
-        self._full = encode_greeting(self._crowded)
+        self._full = encode_greeting(self._places.full)
         self._socket = listening_socket(
             settings.host,
             settings.port,
@@ -209,6 +209,11 @@ class Listener:
     def port(self) -> int:
         """The port that it listens on."""
         return int(self._socket.getsockname()[1])
+
+    @property
+    def served(self) -> Counter[str]:
+        """How many connections are served, by the role of their hello."""
+        return self._places.served
 
     @property
     def connections(self) -> int:
@@ -268,7 +273,7 @@ class Listener:
     def _admit(self, sock: socket.socket, host: str, nursery: trio.Nursery) -> None:
         # If all must prove something, there is room of its own for those who have not.
         if self._waiting is None and len(self._open) >= self._open_max:
-            tell_crowded(self._crowded.code)
+            tell_crowded(TOO_MANY)
             self._refuse(sock)
             return
         if self._gate is not None and self._gate.bars(host):
@@ -379,22 +384,27 @@ class Listener:
         if scope.cancelled_caught:
             raise RemoteProtocolError(f"no hello came within {self._settings.hello_seconds} s")
         await self._take_in(connection, said=said)
-        if not await self._perform(effects, connection, hello.role, number):
+        holder = await self._perform(effects, connection, hello.role, number)
+        if holder is None:
             return
-        self.served[hello.role] += 1
+        self._places.take(hello.role, holder)
         try:
             # What proves who it is has served its purpose, and may be a token.
             await self._services[hello.role].handle(connection, replace(hello, auth=b""), number)
         finally:
-            self.served[hello.role] -= 1
+            self._places.give_back(hello.role, holder)
 
     def _answer_to(
         self, hello: wire.Hello, connection: FramedConnection, uncertified: Uncertified
     ) -> list[DoorEffect]:
-        crowded = self._crowded if self.served[wire.ROLE_CLIENT] >= self._clients_max else None
         identity = None if connection.proven is None else connection.proven.identity
         return self._door.receive(
-            hello, self._clock_us(), crowded, identity, self._challenge(connection), uncertified
+            hello,
+            self._clock_us(),
+            self._places.refusal,
+            identity,
+            self._challenge(connection),
+            uncertified,
         )
 
     def _challenge(self, connection: FramedConnection) -> Challenge | None:
@@ -407,11 +417,13 @@ class Listener:
 
     async def _perform(
         self, effects: list[DoorEffect], connection: FramedConnection, role: str, number: int
-    ) -> bool:
-        """Perform what the door decided; return whether the connection is served."""
+    ) -> str | None:
+        """Perform what the door decided; return for whom the connection is served, None if it is not."""
+        served_for = None
         for effect in effects:
             match effect:
-                case Serve(agreement=agreement, bearer=bearer):
+                case Serve(agreement=agreement, bearer=bearer, holder=holder):
+                    served_for = holder
                     connection.agreement = agreement
                     connection.proven = connection.proven or bearer
                     self._prepare(connection, role, number)
@@ -422,13 +434,13 @@ class Listener:
                 case Finish(code=code, detail=detail, guessed=guessed):
                     if guessed and self._gate is not None:
                         self._gate.note_failure(connection.remote.rpartition(":")[0])
-                    if code == self._crowded.code:
+                    if code == TOO_MANY:
                         tell_crowded(code)
                     else:
                         tell_refused(connection, code, detail, number=number)
                     await connection.finish()
-                    return False
-        return True
+                    return None
+        return served_for
 
     async def _prove(self, connection: FramedConnection, tls: TlsSocket) -> Uncertified:
         """Learn who is there, or by what to judge its hello."""
@@ -459,9 +471,9 @@ class Listener:
         self._waiting.leave(connection)
         if len(self._open) >= self._open_max:
             if said:
-                connection.send([self._crowded])
+                connection.send([self._places.full])
             else:
-                connection.greet(self._crowded)
+                connection.greet(self._places.full)
             await connection.finish()
             raise ConnectionEndedError("too many connections")
         self._open.add(connection)
@@ -470,7 +482,9 @@ class Listener:
         service = self._services[role]
         connection.speak(service.decoder, service.frame_bytes_max, service.read_bytes)
         if role != wire.ROLE_PEER:
-            source = charged_as(connection.remote, number)
+            holder = connection.holder
+            # An app has as many connections as it likes, at hosts of its choice: it is one account.
+            source = charged_as(connection.remote, number) if holder is None else holder.uri
             connection.account(self._budget, source, queued=not service.answers_shared)
 
 

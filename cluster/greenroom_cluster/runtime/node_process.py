@@ -83,6 +83,7 @@ class Node:
                 identity=self._identity,
                 host=host,
                 port=port,
+                of_identity_max=settings.node.actor.identity_connections_max,
                 credentials=credentials,
                 tokens=tokens,
                 insecure=settings.insecure_plaintext_beyond_loopback,

@@ -10,6 +10,7 @@ import structlog
 
 from greenroom.tls.standing import Proven
 from greenroom_cluster.links.handshake import NOT_ALLOWED, SECRET_REQUIRED, TLS_REQUIRED
+from greenroom_cluster.links.places import TOO_MANY_OF_ONE
 from greenroom_cluster.runtime.log_limits import LimitedLog
 from greenroom_cluster.tokens.table import Bearer
 
@@ -21,7 +22,9 @@ UNTRUSTED = "tls"
 """The code of who has no certificate that counts."""
 
 # Who is refused for anything else has most likely the wrong address.
-_WARNED_OF = frozenset({NOT_ALLOWED.code, SECRET_REQUIRED.code, TLS_REQUIRED.code, UNTRUSTED})
+_WARNED_OF = frozenset(
+    {NOT_ALLOWED.code, SECRET_REQUIRED.code, TLS_REQUIRED.code, UNTRUSTED, TOO_MANY_OF_ONE}
+)
 _limited_log = LimitedLog(structlog.get_logger(__name__))
 
 refused: Counter[str] = Counter()

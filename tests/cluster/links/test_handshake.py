@@ -21,6 +21,7 @@ from greenroom_cluster.links.handshake import (
     Tell,
     stamped,
 )
+from greenroom_cluster.links.places import BY_SECRET
 from greenroom_cluster.shard.state.namespaces import CLIENT_ID_BYTES
 from greenroom_cluster.tokens.table import Bearer, TokenTable, Uncertified
 
@@ -76,6 +77,10 @@ def test_who_is_refused_is_told_why_before_the_end() -> None:
 CROWDED = wire.Goodbye("too-many-connections", "run fewer")
 
 
+def crowded(role: str, holder: str) -> wire.Goodbye | None:
+    return CROWDED if role == wire.ROLE_CLIENT else None
+
+
 @pytest.mark.parametrize(
     ("cluster", "role", "code"),
     [
@@ -86,8 +91,26 @@ CROWDED = wire.Goodbye("too-many-connections", "run fewer")
     ],
 )
 def test_a_crowd_keeps_only_clients_out(cluster: str, role: str, code: str | None) -> None:
-    effects = DOOR.receive(hello(cluster, role, THEM, ME), 5, CROWDED)
+    effects = DOOR.receive(hello(cluster, role, THEM, ME), 5, crowded)
     assert [each.code for each in effects if isinstance(each, Finish)] == ([] if code is None else [code])
+
+
+def test_a_place_is_asked_for_whom_the_hello_proves_to_be_there() -> None:
+    """For the holder of a certificate or token; for one who will prove the secret; else for nobody."""
+    asked: list[tuple[str, str]] = []
+    greeting = hello("test", wire.ROLE_CLIENT, THEM)
+    client = Identity("test", "client", "web")
+    kinds: list[tuple[wire.Hello, dict[str, Any]]] = [
+        (greeting, {"identity": client}),
+        (TOKEN.asking(greeting), {"uncertified": uncertified()}),
+        (ASKS.asking(greeting), {"challenge": OURS}),
+        (greeting, {}),
+        (replace(greeting, cluster="another"), {"identity": client}),
+    ]
+    for each, proven in kinds:
+        DOOR.receive(each, 5, lambda role, holder: asked.append((role, holder)), **proven)
+    holders = ("greenroom://test/client/web", HOLDERS["client"].uri, BY_SECRET, "")
+    assert asked == [(wire.ROLE_CLIENT, holder) for holder in holders]
 
 
 ALLOWED = {
@@ -159,7 +182,7 @@ def test_who_has_proven_the_secret_is_served_and_nobody_else(role: str) -> None:
     assert isinstance(awaited, AwaitProof)
     proof = ASKS.proof(asked, say.greeting)
     assert proof is not None
-    assert door.proven(awaited, proof) == [Serve(awaited.agreement)]
+    assert door.proven(awaited, proof) == [Serve(awaited.agreement, holder=BY_SECRET)]
     for mac in (b"", bytes(32), say.greeting.auth[NONCE_BYTES:], proof.mac[:-1]):
         tell, finish = door.proven(awaited, Proof(mac))
         assert tell == Tell(NOT_ALLOWED)
