@@ -39,28 +39,20 @@ from greenroom_cluster.planning.zones import crowded_zone, is_on_one_node
 from greenroom_cluster.questions import INSPECT_SECONDS, ask_once, fetch_map, hello_as_admin
 from greenroom_cluster.runtime.proving import Keys, trust_of
 from greenroom_cluster.runtime.tasks import open_tasks
+from greenroom_cluster.shard_states import (
+    ALONE,
+    FULL,
+    JOINING,
+    SAME_NODE,
+    SAME_ZONE,
+    STATE_NAMES,
+    STATES,
+    SUSPENDED,
+    UNAVAILABLE,
+)
 from greenroom_cluster.shortages import LackedCopy, lacked_copies, over_bound, refused_growth
 
 _AGAIN_SECONDS = 0.3
-
-FULL = "full"
-SAME_NODE = "same_node"
-SAME_ZONE = "same_zone"
-JOINING = "joining"
-ALONE = "alone"
-UNAVAILABLE = "unavailable"
-SUSPENDED = "suspended"
-
-# A full shard has all its replicas. To people "full" sounds like a shard without room.
-STATE_NAMES = {
-    FULL: "whole",
-    SAME_NODE: SAME_NODE,
-    SAME_ZONE: SAME_ZONE,
-    JOINING: JOINING,
-    ALONE: ALONE,
-    UNAVAILABLE: UNAVAILABLE,
-    SUSPENDED: SUSPENDED,
-}
 
 
 class NodeStatus(msgspec.Struct, frozen=True):
@@ -130,7 +122,8 @@ class ShardStatus(msgspec.Struct, frozen=True):
     not take the copy that it should hold; `join_refused_by` is its slot if it had no memory for the copy's
     `join_bytes`. `missing_directories` are the slots whose directories it waits for if all its members are
     dead, and `kept` is what the others hold. `appended` is the number of the primary's last record, and
-    `stored_bytes` what its sessions take. Clients keep `held` of its sessions.
+    `stored_bytes` what its sessions take. Clients keep `held` of its sessions. `joiner` is the slot that is
+    being given a copy, and `join_progress` how many sessions of it were sent, and how many there are.
     """
 
     shard: int
@@ -150,6 +143,8 @@ class ShardStatus(msgspec.Struct, frozen=True):
     appended: int = 0
     stored_bytes: int = 0
     held: int = 0
+    joiner: str = ""
+    join_progress: tuple[int, int] = (0, 0)
 
     def told(self) -> str:
         """Return why the shard is suspended, and what to do."""
@@ -198,8 +193,7 @@ class ClusterStatus(msgspec.Struct, frozen=True):
     def states(self) -> dict[str, int]:
         """Return how many shards are in each state."""
         counted = Counter(shard.state for shard in self.shards)
-        states = (FULL, SAME_NODE, SAME_ZONE, JOINING, ALONE, UNAVAILABLE, SUSPENDED)
-        return {state: counted[state] for state in states}
+        return {state: counted[state] for state in STATES}
 
     def crowded(self) -> dict[str, list[int]]:
         """Return the shards whose replicas are all within one zone, by that."""
@@ -432,6 +426,8 @@ def _shard_status(
         appended=primary.appended if primary is not None else 0,
         stored_bytes=primary.stored_bytes if primary is not None else 0,
         held=0 if primary is None else primary.held,
+        joiner="" if primary is None else ", ".join(_slot(cluster_map, each) for each in primary.joining),
+        join_progress=(0, 0) if primary is None else primary.join_progress,
     )
 
 

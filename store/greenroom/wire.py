@@ -35,10 +35,8 @@ FEATURES: tuple[str, ...] = (FEATURE_COPIES, FEATURE_ENDINGS, FEATURE_NAMESPACES
 FEATURES_MAX, FEATURE_CHARS_MAX = 16, 32
 ROUTING_VERSION = 1
 
-ROLE_CLIENT = "client"
-ROLE_PEER = "peer"
-ROLE_ADMIN = "admin"
-ROLE_OPERATOR = "operator"
+ROLE_CLIENT, ROLE_PEER = "client", "peer"
+ROLE_ADMIN, ROLE_OPERATOR = "admin", "operator"
 
 Key: TypeAlias = str | int
 PATH_KEYS_MAX = 64
@@ -424,6 +422,7 @@ class ReplicaState(Frame, frozen=True):
     """One replica as its actor sees it.
 
     `proposes`: not decided yet. `join_refusal`: why the newest could not join. Clients keep `held` sessions.
+    `join_progress`: how many sessions of a copy under way were sent, and how many there are.
     A copy on disk has the role "none" until its worth is known; `epoch` and `appended`: its last record.
     """
 
@@ -442,6 +441,7 @@ class ReplicaState(Frame, frozen=True):
     join_refused_by: str = ""
     join_bytes: int = 0
     held: int = 0
+    join_progress: tuple[int, int] = (0, 0)
 
 
 class Inspection(Frame, frozen=True, tag=49):

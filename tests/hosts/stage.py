@@ -13,8 +13,9 @@ import trio
 
 from greenroom.errors import UnavailableError
 from greenroom.tls.credentials import Credentials
-from greenroom_cluster.inspection import FULL, SAME_ZONE, ClusterStatus, inspect_cluster
+from greenroom_cluster.inspection import ClusterStatus, inspect_cluster
 from greenroom_cluster.runtime.processes import ProcessHandle
+from greenroom_cluster.shard_states import FULL, SAME_ZONE
 from tests.authority import Authority, Holder
 from tests.cluster.etcd.stage import Members, Place
 from tests.hosts.network import Namespace, Network

@@ -12,7 +12,8 @@ from greenroom_cluster.cli.layout import WIDTH, add_row, new_table, wide_console
 from greenroom_cluster.comparison import Rates
 from greenroom_cluster.disk.inspecting import KeptDirectory
 from greenroom_cluster.escaping import printable
-from greenroom_cluster.inspection import (
+from greenroom_cluster.inspection import ActorStatus, ClusterStatus, ShardStatus
+from greenroom_cluster.shard_states import (
     ALONE,
     FULL,
     JOINING,
@@ -21,9 +22,6 @@ from greenroom_cluster.inspection import (
     STATE_NAMES,
     SUSPENDED,
     UNAVAILABLE,
-    ActorStatus,
-    ClusterStatus,
-    ShardStatus,
 )
 
 _STYLES = {

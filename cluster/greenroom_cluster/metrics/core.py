@@ -11,8 +11,9 @@ from greenroom_cluster.shard.roles.primary import Primary
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.roles.role import Role, label_of
 from greenroom_cluster.shard.state.memory import Memory
+from greenroom_cluster.shard_states import STATE_NAMES
 
-STATES = ("whole", "same_node", "same_zone", "joining", "alone", "unavailable", "suspended")
+STATES = tuple(STATE_NAMES.values())
 _ROLES = tuple(label_of(role) for role in Role if role is not Role.NONE)
 
 

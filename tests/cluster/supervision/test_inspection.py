@@ -11,16 +11,8 @@ from greenroom.known_coordinators import KnownCoordinators
 from greenroom.near_use import NearUse
 from greenroom_cluster.cli.tables import print_status
 from greenroom_cluster.coordinator_status import CoordinatorStatus, Undecided
-from greenroom_cluster.inspection import (
-    ALONE,
-    FULL,
-    JOINING,
-    SAME_NODE,
-    SAME_ZONE,
-    UNAVAILABLE,
-    inspect_actors,
-    summarize,
-)
+from greenroom_cluster.inspection import inspect_actors, summarize
+from greenroom_cluster.shard_states import ALONE, FULL, JOINING, SAME_NODE, SAME_ZONE, UNAVAILABLE
 from greenroom_cluster.shortages import LackedCopy, lacked_copies
 
 A, B = b"a" * 16, b"b" * 16

@@ -131,6 +131,7 @@ class Replica(Copy):
         """Return the state of this replica as operators see it."""
         primary = self.primary
         joiner = None if primary is None else primary.membership.joiner
+        transfer = None if primary is None else primary.membership.transfer
         return wire.ReplicaState(
             self.shard,
             self.epoch,
@@ -147,6 +148,7 @@ class Replica(Copy):
             "" if primary is None else primary.membership.refused_by,
             0 if primary is None else primary.membership.refused_bytes,
             0 if primary is None or primary.near is None else len(primary.near.holders),
+            (0, 0) if transfer is None else transfer.progress,
         )
 
     def become_joining(self, primary: bytes, receiver: SnapshotReceiver) -> None:
