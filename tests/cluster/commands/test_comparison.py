@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from greenroom_cluster.comparison import changes, rates
+from greenroom_cluster.comparison import Transition, changes, rates, transitions
 from greenroom_cluster.coordinator_status import AWAY, UP, CoordinatorStatus
 from greenroom_cluster.inspection import ActorStatus, ClusterStatus, NodeStatus, ShardStatus
 
@@ -74,8 +74,69 @@ def test_changes_name_who_and_what() -> None:
         "node a is down, was up",
         "node c is up",
         "node b has left",
+        "actor a/0 is gone",
         "actor b/0 was started again",
+        "actor c/0 is up",
         "coordinator is away, was up",
-        "shard 0, epoch 4: primary a/0 -> b/0; backup b/0 -> c/0; full -> joining",
+        "shard 0, epoch 4: primary a/0 -> b/0; backup b/0 -> c/0; whole -> joining",
         "shard 1, epoch 4: another configuration",
     ]
+
+
+# --- why ---------------------------------------------------------------------------------------------------
+
+
+def why(now: ClusterStatus, *lost: str) -> list[str]:
+    return [each.why for each in transitions(BEFORE, now, lost)]
+
+
+def with_shard(number: int, primary: str, **more: Any) -> ClusterStatus:
+    shards = [*BEFORE.shards]
+    shards[number] = shard(number, primary, epoch=4, **more)
+    return replace(BEFORE, shards=tuple(shards))
+
+
+def test_a_primary_that_is_lost_is_told_from_one_that_hands_over() -> None:
+    moved = with_shard(0, "b/0", backups=("a/0",))
+    assert why(moved) == ["a/0 handed over, to spread the load"]
+    assert why(moved, "a/0") == ["a/0 was lost"]
+    leaving = replace(moved, nodes=(NodeStatus("a", "h:1", "leaving", 1), BEFORE.nodes[1]))
+    assert why(leaving) == ["it was asked to stop", "a/0 handed over: its node stops"]
+
+
+def test_an_actor_that_is_lost_between_the_looks_is_the_reason() -> None:
+    moved = replace(with_shard(0, "b/0", backups=()), actors=(actor("a/0", "2"), actor("b/0")))
+    assert why(moved) == ["its former process is gone", "a/0 was lost"]
+
+
+def test_a_backup_goes_and_comes_for_reasons() -> None:
+    without = with_shard(0, "a/0", backups=(), state="alone")
+    assert why(without, "b/0") == ["b/0 was lost"]
+    assert why(without) == ["b/0 gave way, to spread the load"]
+    assert transitions(without, with_shard(0, "a/0", backups=("b/0",))) == [
+        Transition("shard 0, epoch 4: backup - -> b/0; alone -> whole", "b/0 has its copy")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"state": "joining", "joiner": "c/0"}, "c/0 is given a copy"),
+        ({"state": "alone", "join_refusal": "no memory"}, "no memory"),
+        ({"state": "unavailable", "waits_for": ("b",)}, "it waits for b"),
+        ({"state": "unavailable"}, "its primary does not serve"),
+        ({"state": "suspended"}, "a record ended its primary"),
+        ({"state": "full"}, ""),
+    ],
+)
+def test_a_state_has_its_reason(more: dict[str, Any], reason: str) -> None:
+    assert why(with_shard(0, "a/0", **more)) == [reason]
+
+
+def test_an_actor_goes_and_comes_back() -> None:
+    gone = replace(BEFORE, actors=(actor("a/0", state="dead"), actor("b/0")))
+    assert transitions(BEFORE, gone) == [Transition("actor a/0 is gone", "its process has ended, or hung")]
+    again = replace(BEFORE, actors=(actor("a/0", "2"), actor("b/0")))
+    assert transitions(gone, again) == [Transition("actor a/0 is up")]
+    stopped = replace(gone, nodes=(NodeStatus("a", "h:1", "down", 0), BEFORE.nodes[1]))
+    assert Transition("actor a/0 is gone", "node a is down") in transitions(BEFORE, stopped)
