@@ -54,6 +54,8 @@ PURE = (
     "greenroom_cluster.coordination.messages",
     "greenroom_cluster.coordination.rules",
     "greenroom_cluster.coordination.service",
+    "greenroom_cluster.comparison",
+    "greenroom_cluster.dashboard",
     "greenroom_cluster.disk.batches",
     "greenroom_cluster.disk.entries",
     "greenroom_cluster.disk.replay",

@@ -73,7 +73,7 @@ INSECURE = Flag(
 )
 
 HTTP = Flag(
-    help="Address of an HTTP port for operators: /livez, /readyz, /metrics, /status.json.",
+    help="Address of an HTTP port for operators: /dashboard, /livez, /readyz, /metrics, /status.json.",
     shown_default="none",
 )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+ANOTHER_NODE = "start another node"
 _NAMED_MAX = 6
 
 
@@ -9,7 +10,7 @@ def on_one_node(counts: Mapping[str, int]) -> list[str]:
     """Return on which nodes shards have all their replicas, given how many."""
     return [
         f"{count} {'shard has' if count == 1 else 'shards have'} all replicas on node {node}: if "
-        "that is lost, so are their sessions; start another node"
+        f"that is lost, so are their sessions; {ANOTHER_NODE}"
         for node, count in sorted(counts.items())
     ]
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+ADD_NODE = "add a node"
 _NAMED_MAX = 6
 _DIGITS = re.compile(r"\d+")
 
@@ -44,7 +45,7 @@ def _short_of_memory(copies: Sequence[LackedCopy]) -> str:
     one = len(copies) == 1
     return (
         f"{_lacking(len(copies))}: {_actors(actors)} {'has' if len(actors) == 1 else 'have'} no memory for "
-        f"{'it' if one else 'them'} ({sized}{'' if one else ' each'}); raise --memory-max or add a node"
+        f"{'it' if one else 'them'} ({sized}{'' if one else ' each'}); raise --memory-max or {ADD_NODE}"
     )
 
 
@@ -54,7 +55,7 @@ def refused_growth(slots: Sequence[str]) -> list[str]:
         return []
     told = (
         f"memory: {_actors(slots)} refused writes for lack of memory within the last minute: delete "
-        "sessions, shorten lifetimes, raise --memory-max or add a node"
+        f"sessions, shorten lifetimes, raise --memory-max or {ADD_NODE}"
     )
     return [told]
 
@@ -65,7 +66,7 @@ def over_bound(actors: Iterable[tuple[str, int]]) -> list[str]:
     for slot, excess_bytes in actors:
         told.append(
             f"memory: actor {slot} is {_size(excess_bytes)} over its bound by what it found on its disk: it "
-            "keeps all of it, and takes nothing that grows; raise --memory-max or add a node"
+            f"keeps all of it, and takes nothing that grows; raise --memory-max or {ADD_NODE}"
         )
     return told
 

@@ -19,6 +19,7 @@ from greenroom_cluster.local_settings import LocalClusterSettings
 from greenroom_cluster.runtime.actor_disk import refuse_kept
 from greenroom_cluster.runtime.host_memory import warn_if_short
 from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster
+from greenroom_cluster.runtime.proving import secrets_in
 from greenroom_cluster.runtime.tasks import open_tasks
 
 _START_SECONDS = 60.0
@@ -160,6 +161,15 @@ def _print_progress(what: str) -> None:
     sys.stderr.flush()
 
 
+def _what_it_asks_for(cluster: LocalCluster) -> str:
+    """Return what a browser must show there."""
+    if cluster.dashboard_url.startswith("https:"):
+        return ", with the certificate of an operator or observer, or an observer's token"
+    if secrets_in(cluster.credentials) is None:
+        return ""
+    return ", which asks for what `greenroom http-token` prints"
+
+
 def _print_ready(
     cluster: LocalCluster, settings: LocalClusterSettings, seconds: float, *, json: bool
 ) -> None:
@@ -172,6 +182,7 @@ def _print_ready(
                 "nodes": {name: cluster.node_pid(name) for name in cluster.nodes},
                 "coordinator": cluster.coordinator_address,
                 "http": cluster.http_urls,
+                "dashboard": cluster.dashboard_url,
                 "memory_bytes_max": cluster.memory_bytes_max,
                 "seconds": round(seconds, 3),
             }
@@ -185,5 +196,6 @@ def _print_ready(
         if urls := cluster.http_urls:
             told = ", ".join(f"{url} ({name})" for name, url in urls.items())
             line += f"\nfor operators, /livez, /readyz and more: {told}"
+            line += f"\ndashboard: {cluster.dashboard_url}{_what_it_asks_for(cluster)}"
     sys.stdout.write(line + "\n")
     sys.stdout.flush()

@@ -14,6 +14,7 @@ from greenroom.identities import Identity
 from greenroom_cluster.tokens.table import Denied, Uncertified
 
 METHODS = frozenset({"GET", "HEAD"})
+DASHBOARD_PATH = "/dashboard"
 LOOKERS = frozenset({"operator", "observer"})
 """The roles of those who are shown the state of the cluster."""
 

@@ -1,9 +1,12 @@
-"""Looks at the whole cluster for those who ask at an HTTP port."""
+"""Looks at the whole cluster, and at this process, for those who ask at an HTTP port."""
+
+from collections.abc import Mapping, Sequence
 
 import trio
 
 from greenroom_cluster.http.view import View
 from greenroom_cluster.inspection import ClusterStatus
+from greenroom_cluster.metrics.readings import Reading
 
 _PAUSE_SECONDS = 0.25
 """A look costs every actor up to a millisecond, and anybody may ask whether the cluster is whole."""
@@ -18,6 +21,7 @@ class Looks:
     def __init__(self, view: View) -> None:
         self._view = view
         self._turn = trio.Lock()
+        self._scrape = trio.Lock()
         self._began = -_PAUSE_SECONDS
         self._found: ClusterStatus | None = None
 
@@ -31,3 +35,8 @@ class Looks:
                 self._found = None
                 self._found = await self._view.look()
             return self._found
+
+    async def readings(self) -> Mapping[str, Sequence[Reading]]:
+        """Return what this process and its children tell; they are asked by one at a time."""
+        async with self._scrape:
+            return await self._view.readings()

@@ -93,6 +93,7 @@ class HttpPort:
             self._socket.close()
             raise
         self._visitors = Crowd(VISITORS_MAX, "are open")
+        self._open: set[Visitor] = set()
         self._site: Site | None = None
         self._loading = trio.Lock()
 
@@ -108,15 +109,23 @@ class HttpPort:
         _log.info("http_listens", url=self.url)
         try:
             async with open_tasks() as nursery:
-                while True:
-                    try:
-                        sock, remote = await listener.accept()
-                    except OSError as error:
-                        await self._survive(error)
-                    else:
-                        nursery.start_soon(self._serve, sock, remote)
+                try:
+                    await self._accept(listener, nursery)
+                finally:
+                    # A viewer that reads nothing must not hold up the end of the process.
+                    for visitor in self._open:
+                        visitor.hurry()
         finally:
             listener.close()
+
+    async def _accept(self, listener: trio.socket.SocketType, nursery: trio.Nursery) -> NoReturn:
+        while True:
+            try:
+                sock, remote = await listener.accept()
+            except OSError as error:
+                await self._survive(error)
+            else:
+                nursery.start_soon(self._serve, sock, remote)
 
     async def _survive(self, error: OSError) -> None:
         _limited_log.error("accept_failed", error=error.strerror or str(error), open=len(self._visitors))
@@ -126,6 +135,7 @@ class HttpPort:
     async def _serve(self, sock: trio.socket.SocketType, remote: tuple[str, int]) -> None:
         visitor = Visitor(sock, remote)
         self._visitors.enter(visitor)
+        self._open.add(visitor)
         try:
             with visitor.scope:
                 await self._speak(visitor)
@@ -136,6 +146,7 @@ class HttpPort:
                 _limited_log.error("http_failed", error=describe_error(error))
         finally:
             self._visitors.leave(visitor)
+            self._open.discard(visitor)
             visitor.socket.close()
 
     async def _speak(self, visitor: Visitor) -> None:

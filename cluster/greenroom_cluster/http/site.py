@@ -17,7 +17,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import wrap_app
 from starlette.applications import Starlette
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -25,7 +25,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from greenroom.errors import UnavailableError, UsageError
 from greenroom.tls.standing import Proven
-from greenroom_cluster.http.door import Asked, Refusal
+from greenroom_cluster.http.answers import asked_of, refusal_of, refused
+from greenroom_cluster.http.dashboard import Dashboard
 from greenroom_cluster.http.exposition import expose
 from greenroom_cluster.http.guard import Guard
 from greenroom_cluster.http.looks import Looks
@@ -59,12 +60,12 @@ class Site:
         self._view = view
         self._guard = guard
         self._looks = Looks(view)
-        self._scrape = trio.Lock()
         routes = [
             Route("/livez", self._livez),
             Route("/readyz", self._readyz),
             Route("/status.json", self._status),
             Route("/metrics", self._metrics),
+            *Dashboard(self._looks, guard).routes,
         ]
         gate: Any = _Gate(Starlette(routes=routes), guard)  # typed by Starlette, not by Hypercorn
         self._app = wrap_app(gate, 0, "asgi")
@@ -105,8 +106,8 @@ class Site:
     # --- pages for operators and observers -----------------------------------------------------------------
 
     async def _status(self, request: Request) -> Response:
-        if (refusal := self._refusal(request)) is not None:
-            return _refused(refusal)
+        if (refusal := refusal_of(self._guard, request, asked_of(request.scope))) is not None:
+            return refused(refusal)
         try:
             with trio.fail_after(_ANSWER_SECONDS):
                 found = await self._looks.look()
@@ -118,22 +119,12 @@ class Site:
 
     async def _metrics(self, request: Request) -> Response:
         """Return the metrics of this process and its children, for Prometheus."""
-        if (refusal := self._refusal(request)) is not None:
-            return _refused(refusal)
-        async with self._scrape:
-            told = await self._view.readings()
-            # In a thread: with hundreds of actors it takes as long as a heartbeat may be late.
-            text, kind = await trio.to_thread.run_sync(expose, told, request.headers.get("accept", ""))
+        if (refusal := refusal_of(self._guard, request, asked_of(request.scope))) is not None:
+            return refused(refusal)
+        told = await self._looks.readings()
+        # In a thread: with hundreds of actors it takes as long as a heartbeat may be late.
+        text, kind = await trio.to_thread.run_sync(expose, told, request.headers.get("accept", ""))
         return Response(text, headers={"content-type": kind})
-
-    def _refusal(self, request: Request) -> Refusal | None:
-        """Return why who asks is not shown the state of the cluster; None if it is."""
-        proven: Proven | None = request.scope["state"]["proven"]
-        host = "" if request.client is None else request.client.host
-        refusal = self._guard.objection_to_looking(_asked(request.scope), proven, host)
-        if refusal is not None:
-            _limited_log.info("http_refused", remote=host, reason=refusal.reason)
-        return refusal
 
 
 class _Gate:
@@ -158,8 +149,8 @@ class _Gate:
                     headers.setdefault(name, value)
             await send(message)
 
-        refusal = self._guard.objection(_asked(scope))
-        app: ASGIApp = self._app if refusal is None else _refused(refusal)
+        refusal = self._guard.objection(asked_of(scope))
+        app: ASGIApp = self._app if refusal is None else refused(refusal)
         try:
             await app(scope, receive, send_with_headers)
         except Exception as error:  # noqa: BLE001  the failure of one page is not the process's
@@ -168,22 +159,6 @@ class _Gate:
                 await PlainTextResponse("this page failed; the log says how\n", 500)(
                     scope, receive, send_with_headers
                 )
-
-
-def _asked(scope: Scope) -> Asked:
-    headers = Headers(scope=scope)
-    return Asked(
-        scope["method"],
-        headers.get("host", ""),
-        headers.get("sec-fetch-site", ""),
-        headers.get("origin", ""),
-        headers.get("authorization", ""),
-    )
-
-
-def _refused(refusal: Refusal) -> Response:
-    headers = {"www-authenticate": 'Bearer realm="greenroom"'} if refusal.status == 401 else {}
-    return PlainTextResponse(f"{refusal.reason}\n", refusal.status, headers)
 
 
 def _json(document: Mapping[str, Any], status: int = 200) -> Response:

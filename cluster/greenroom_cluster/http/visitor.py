@@ -28,12 +28,20 @@ class Visitor:
         self.scope = trio.CancelScope()
         self._transport = trio.SocketStream(sock)
         self._tls: trio.SSLStream | None = None
+        # Hypercorn sends within a shield, so only a deadline inside of it ends what is not read.
+        self._patience = trio.CancelScope()
+        self._send_seconds = SEND_SECONDS
 
     def abort(self, reason: str = "") -> None:
         """End it."""
         del reason
         self.scope.cancel()
         self.socket.close()
+
+    def hurry(self) -> None:
+        """Give what is being sent, and what is sent from now on, no longer than a farewell may take."""
+        self._send_seconds = _FAREWELL_SECONDS
+        self._patience.deadline = min(self._patience.deadline, trio.current_time() + _FAREWELL_SECONDS)
 
     async def shake_hands(self, context: ssl.SSLContext) -> dict[str, Any]:
         """Speak TLS from here on; return the verified certificate of the other side, empty if it shows none.
@@ -64,9 +72,10 @@ class Visitor:
 
     async def send_all(self, data: bytes) -> None:
         """Send all of this. Ends the connection, and raises BrokenResourceError, if it is not read."""
-        with trio.move_on_after(SEND_SECONDS) as patience:
+        self._patience = trio.CancelScope(deadline=trio.current_time() + self._send_seconds)
+        with self._patience:
             await self._stream.send_all(data)
-        if patience.cancelled_caught:
+        if self._patience.cancelled_caught:
             self.abort()  # Hypercorn would go on reading
             raise trio.BrokenResourceError("the other side does not read")
 

@@ -32,6 +32,7 @@ from greenroom_cluster.coordination.boot_note import BootNote
 from greenroom_cluster.coordination.storage import refuse_kept_map
 from greenroom_cluster.exits import EXIT_USAGE
 from greenroom_cluster.http.addresses import HttpAddresses
+from greenroom_cluster.http.door import DASHBOARD_PATH
 from greenroom_cluster.inspection import ClusterStatus, inspect_cluster
 from greenroom_cluster.local_settings import HTTP_ADDRESS, LocalClusterSettings
 from greenroom_cluster.questions import fetch_map
@@ -141,6 +142,12 @@ class LocalCluster:
         present = {member.name for member in self._everyone()}
         chosen = sorted(self._http.chosen.items())
         return {name: f"{scheme}://{address}" for name, address in chosen if name in present}
+
+    @property
+    def dashboard_url(self) -> str:
+        """The URL of the operators' dashboard, at the first node; empty without HTTP ports."""
+        urls = self.http_urls
+        return next((f"{urls[name]}{DASHBOARD_PATH}" for name in self.nodes if name in urls), "")
 
     @property
     def client_options(self) -> dict[str, str]:
