@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
@@ -47,11 +48,12 @@ class Process:
         quiet: bool = True,
     ) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GREENROOM_")}
+        self._words = tempfile.TemporaryFile() if quiet else None  # noqa: SIM115  `stop` closes it
         self._popen = subprocess.Popen(
             command,
             stdin=subprocess.PIPE if obeys else subprocess.DEVNULL,
             stdout=subprocess.PIPE if talks or obeys else subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL if quiet else None,
+            stderr=self._words,
             cwd=cwd,
             env=environment,
             start_new_session=True,
@@ -89,6 +91,14 @@ class Process:
         """Whether it has not ended."""
         return self._popen.poll() is None
 
+    def last_words(self) -> str:
+        """Return the last line that it has written to stderr, unless everybody sees that."""
+        if self._words is None or self._words.closed:
+            return "see above"
+        self._words.seek(0)
+        lines = self._words.read().decode(errors="replace").split("\n")
+        return next((line for line in reversed(lines) if line.strip()), "it said nothing")
+
     def kill_tree(self) -> None:
         """SIGKILL the process and all below it. The kernel closes their sockets, which peers notice."""
         kill([self.pid, *descendants(self.pid)])
@@ -109,6 +119,8 @@ class Process:
             self._popen.wait()
         if self._popen.stdout is not None:
             self._popen.stdout.close()
+        if self._words is not None:
+            self._words.close()
 
 
 class Server(ABC):

@@ -69,7 +69,7 @@ class App:
             command.append(f"--workers={workers}")
         self._process = Process(command)
         stack.callback(self._process.stop)
-        until_listening(HOST, port)
+        until_listening(HOST, port, self._process)
         self.cookies = customers(self.address)
 
     def measure(self, turn: int, mix: str, seconds: float) -> PageReading:

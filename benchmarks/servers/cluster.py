@@ -26,7 +26,7 @@ from greenroom.tls.credentials import Credentials, TlsFiles
 from greenroom_cluster.config import Durability
 from greenroom_cluster.inspection import ActorStatus, ClusterStatus, inspect_actors, inspect_cluster
 from greenroom_cluster.questions import fetch_map
-from greenroom_cluster.runtime.ports import check_port, free_port
+from greenroom_cluster.runtime.ports import check_port, free_port, reserved_port
 
 CLUSTER = "benchmark"
 CLIENT_HOST = "127.0.0.1"
@@ -68,8 +68,8 @@ class ClusterServer(Server):
         self._directory = Path(
             self.stack.enter_context(tempfile.TemporaryDirectory(prefix="greenroom-bench-", dir=self._parent))
         )
-        self._coordinator_port = free_port()
-        self._node_ports = [free_port() for _ in range(self._count)]
+        self._coordinator_port = self._port()
+        self._node_ports = [self._port() for _ in range(self._count)]
         # Actors of a node have consecutive ports, and their nodes' must not collide.
         self._actor_ports = [_free_ports(self._actors) for _ in range(self._count)]
         if self._apart:
@@ -80,6 +80,11 @@ class ClusterServer(Server):
         self.until_whole()
         seeds = ",".join(f"{CLIENT_HOST}:{port}" for port in self._node_ports)
         self.addresses["cluster"] = f"{self._scheme()}://{seeds}/{CLUSTER}{self._query()}"
+
+    def _port(self) -> int:
+        """Return a port that nobody else is given while this server runs."""
+        held = self.stack.enter_context(reserved_port(CLIENT_HOST))
+        return int(held.getsockname()[1])
 
     def processes(self) -> list[Process]:
         """Return the coordinator and the nodes."""
@@ -102,7 +107,7 @@ class ClusterServer(Server):
         )
         for index in range(self._count):
             self.start_node(index)
-        until_listening(CLIENT_HOST, self._coordinator_port)
+        until_listening(CLIENT_HOST, self._coordinator_port, self._coordinator)
 
     def kill_all(self) -> None:
         """SIGKILL every process at once."""
@@ -270,7 +275,7 @@ class ClusterServer(Server):
 
     def until_whole(self, seconds: float = 600.0) -> None:
         """Wait for that."""
-        until(self.is_whole, "every shard has all its replicas", seconds)
+        until(self.is_whole, "every shard has all its replicas", seconds, processes=self.processes())
 
 
 async def _state_bytes(seeds: list[str], credentials: Credentials | LoopbackSecrets | None) -> dict[str, int]:

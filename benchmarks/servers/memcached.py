@@ -22,7 +22,7 @@ class MemcachedServer(Server):
         port = free_port()
         limits = ("-m", str(_MEGABYTES), "-c", str(_CONNECTIONS_MAX))
         self._process = self.run([program, "-u", "nobody", "-l", "127.0.0.1", "-p", str(port), *limits])
-        until_listening("127.0.0.1", port)
+        until_listening("127.0.0.1", port, self._process)
         self.addresses["memcached"] = f"127.0.0.1:{port}"
         version = subprocess.run([program, "-V"], capture_output=True, text=True, check=True).stdout
         self.versions["memcached"] = version.split()[-1]

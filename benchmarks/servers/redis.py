@@ -212,7 +212,7 @@ class RedisServer(Server):
         if self._apart:
             lines += [f"bind-source-addr {self.source_of(index)}", f"replica-announce-ip {PROXY_HOST}"]
         process = self._run(f"server{index}.conf", lines)
-        until_listening(CLIENT_HOST, self.ports[index])
+        until_listening(CLIENT_HOST, self.ports[index], process)
         return process
 
     def _start_sentinel(self, index: int) -> Process:
@@ -229,7 +229,7 @@ class RedisServer(Server):
             lines.append(f"bind-source-addr {self.source_of_sentinel(index)}")
             lines.append(f"sentinel announce-ip {CLIENT_HOST}")
         process = self._run(f"sentinel{index}.conf", lines, "--sentinel")
-        until_listening(CLIENT_HOST, self._sentinel_ports[index])
+        until_listening(CLIENT_HOST, self._sentinel_ports[index], process)
         return process
 
     def _run(self, file_name: str, lines: list[str], *more: str) -> Process:

@@ -78,7 +78,7 @@ async def test_killed_node(
             await probe.begin()
             victim = (await cluster.busiest_primary()).node
             processes = tree(cluster.cluster.node_pid(victim))
-            assert len(processes) == 1 + cluster.settings.node.actors
+            assert len(processes) == 1 + cluster.settings.node.actors + 1, "and its starter"
             began = trio.current_time()
             cluster.cluster.kill_node(victim)
             await all_exit(processes)

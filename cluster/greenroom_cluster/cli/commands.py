@@ -101,9 +101,11 @@ def up(settings: LocalClusterSettings, *, json: options.Json = False) -> None:
     warn_of_removed_variables()
     _need("tractor")
     from greenroom_cluster.cli.cluster_up import run_up
+    from greenroom_cluster.runtime.starting import open_starter_of_members
 
     settings.check()
-    run(run_up, settings, json, logs=settings.process.logs, writer="up")
+    with open_starter_of_members("up"):
+        run(run_up, settings, json, logs=settings.process.logs, writer="up")
 
 
 @app.command()
@@ -112,8 +114,10 @@ def coordinator(settings: config.CoordinatorProcessSettings) -> None:
     """Run the coordinator, which keeps the cluster map."""
     warn_of_removed_variables()
     from greenroom_cluster.runtime.coordination_process import run_coordinator_process
+    from greenroom_cluster.runtime.starting import COORDINATION, open_starter_of_children
 
-    run(run_coordinator_process, settings, logs=settings.process.logs, writer=COORDINATOR)
+    with open_starter_of_children("coordinator", COORDINATION):
+        run(run_coordinator_process, settings, logs=settings.process.logs, writer=COORDINATOR)
 
 
 @app.command(short_help="Run one node: its actors, and the clients' address.")
@@ -123,8 +127,10 @@ def node(settings: config.NodeSettings) -> None:
     warn_of_removed_variables()
     settings.check()
     from greenroom_cluster.runtime.node_process import run_node
+    from greenroom_cluster.runtime.starting import NODE, open_starter_of_children
 
-    run(run_node, settings, logs=settings.process.logs, writer=settings.name)
+    with open_starter_of_children(settings.name, NODE):
+        run(run_node, settings, logs=settings.process.logs, writer=settings.name)
 
 
 def _inspect(access: config.AccessOptions, connect: str, cluster: str, *, json: bool) -> Any:

@@ -15,6 +15,7 @@ from greenroom_cluster import logs
 from greenroom_cluster.config import Durability
 from greenroom_cluster.demo.settings import BROWSERS, SECONDS, DemoSettings
 from greenroom_cluster.logs import LogSettings
+from greenroom_cluster.runtime.starting import open_starter_of_members
 from greenroom_cluster.runtime.tasks import open_tasks
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def run_demo(
     logs.configure(LogSettings(level="error"))
     try:
         settings.check()
-        result = trio.run(_shown, settings, console)
+        with open_starter_of_members("demo"):
+            result = trio.run(_shown, settings, console)
     except (GreenroomError, OSError) as error:
         console.print(f"The demo could not run: {error}", style="red", markup=False)
         return EXIT_FAILED

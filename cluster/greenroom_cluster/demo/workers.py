@@ -2,17 +2,17 @@
 
 import os
 import secrets
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 import httpx
 import trio
 
 from greenroom.errors import GreenroomError
 from greenroom_cluster.demo.worker import PARENT_VARIABLE, SECRET_VARIABLE, URL_VARIABLE
+from greenroom_cluster.runtime.ports import reserved_port
 
 WORKERS = 2
 START_SECONDS = 20.0
@@ -32,11 +32,14 @@ async def shop_workers(store_url: str, count: int = WORKERS) -> AsyncIterator[tu
 
     Raises WorkerFailedError if one does not start.
     """
-    ports = _free_ports(count)
-    addresses = tuple(f"http://127.0.0.1:{port}" for port in ports)
     processes: list[trio.Process] = []
     secret = secrets.token_hex(32)
+    held = ExitStack()
     try:
+        # Held throughout, so that nobody else is given them before the workers listen.
+        sockets = [held.enter_context(reserved_port()) for _ in range(count)]
+        ports = [each.getsockname()[1] for each in sockets]
+        addresses = tuple(f"http://127.0.0.1:{port}" for port in ports)
         for port in ports:
             # One by one: a list made at once would lose those started when a later one fails.
             processes.append(await _start(store_url, secret, port))  # noqa: PERF401
@@ -50,6 +53,7 @@ async def shop_workers(store_url: str, count: int = WORKERS) -> AsyncIterator[tu
     finally:
         with trio.CancelScope(shield=True):
             await _stop(processes)
+        held.close()
 
 
 async def _start(store_url: str, secret: str, port: int) -> trio.Process:
@@ -98,13 +102,3 @@ async def _stop(processes: Sequence[trio.Process]) -> None:
         if process.poll() is None:
             process.kill()
             await process.wait()
-
-
-def _free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on now. All are held at once, so that they differ."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [server.getsockname()[1] for server in held]
-    finally:
-        for server in held:
-            server.close()

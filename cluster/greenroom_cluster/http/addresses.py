@@ -11,13 +11,11 @@ from greenroom_cluster.runtime.ports import check_port
 class HttpAddresses:
     """One for each process, chosen when it is first asked for; `asked` is that of the first, empty for none.
 
-    `any_address(host, option, others)` returns an address of that host which nobody has. With `optional`,
+    `any_address(host, option)` returns an address of that host which nobody has. With `optional`,
     there are none if what serves HTTP is not installed.
     """
 
-    def __init__(
-        self, asked: str, any_address: Callable[[str, str, list[str]], str], *, optional: bool
-    ) -> None:
+    def __init__(self, asked: str, any_address: Callable[[str, str], str], *, optional: bool) -> None:
         self._asked = asked
         self._any_address = any_address
         self._chosen: dict[str, str] = {}
@@ -47,5 +45,5 @@ class HttpAddresses:
                 check_port(host, port + number, OPTION)
                 self._chosen[name] = join_address(host, port + number)
             else:
-                self._chosen[name] = self._any_address(host, OPTION, list(self._chosen.values()))
+                self._chosen[name] = self._any_address(host, OPTION)
         return self._chosen[name]

@@ -8,7 +8,7 @@ import random
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,9 +39,10 @@ from greenroom_cluster.questions import fetch_map
 from greenroom_cluster.restarts import GiveUp, RestartPolicy
 from greenroom_cluster.runtime.host_memory import default_bytes
 from greenroom_cluster.runtime.local_members import Member
-from greenroom_cluster.runtime.ports import check_plaintext, check_port, free_port
+from greenroom_cluster.runtime.ports import check_plaintext, check_port, reserved_port
 from greenroom_cluster.runtime.processes import descendants_of
 from greenroom_cluster.runtime.proving import Keys, keys_of
+from greenroom_cluster.runtime.starter import is_starter
 from greenroom_cluster.runtime.tasks import open_tasks
 from greenroom_cluster.tls_options import AccessTlsOptions, NodeTlsOptions, ServerTlsOptions
 
@@ -95,13 +96,16 @@ class LocalCluster:
         self.credentials = keys_of(tls, settings.proof, settings.cluster, "operator", host)
         if authority is None and not settings.insecure_plaintext_beyond_loopback:
             self._check_plaintext()
-        # All addresses are chosen before anything is started, so that errors come at once.
-        self._planned = [self._node_address(index) for index in range(settings.nodes)]
-        self.coordinator_addresses = self._plan_coordinators()
-        optional = settings.http == HTTP_ADDRESS
-        self._http = HttpAddresses(settings.http, self._free_address, optional=optional)
-        for index in range(settings.nodes):
-            self._http.of(f"n{index + 1}", index)
+        # What holds the ports that are chosen here, see `reserved_port`.
+        with ExitStack() as self._ports:
+            # All addresses are chosen before anything is started, so that errors come at once.
+            self._planned = [self._node_address(index) for index in range(settings.nodes)]
+            self.coordinator_addresses = self._plan_coordinators()
+            optional = settings.http == HTTP_ADDRESS
+            self._http = HttpAddresses(settings.http, self._free_address, optional=optional)
+            for index in range(settings.nodes):
+                self._http.of(f"n{index + 1}", index)
+            self._ports = self._ports.pop_all()
 
     def _check_plaintext(self) -> None:
         settings = self._settings
@@ -114,6 +118,10 @@ class LocalCluster:
                 check_plaintext(parse_address(address, any_port=True)[0], option)
 
     # --- addresses ---------------------------------------------------------------------------------------
+
+    def release_ports(self) -> None:
+        """Let others have the ports of this cluster; call it once nothing runs any more."""
+        self._ports.close()
 
     @property
     def seeds(self) -> list[str]:
@@ -180,7 +188,8 @@ class LocalCluster:
 
     def coordinator_child_pid(self, number: int = 0) -> int:
         """Return the process id of a coordinator itself. Raises UnavailableError if it does not run."""
-        children = descendants_of(self.coordinator_pid(number))
+        below = descendants_of(self.coordinator_pid(number))
+        children = [pid for pid in below if not is_starter(pid)]
         if not children:
             raise UnavailableError("the coordinator is being started")
         return children[0]
@@ -344,17 +353,11 @@ class LocalCluster:
                 for index in range(count):
                     check_port(host, port + index)
                 return usual
-        found: list[str] = []
-        while len(found) < count:
-            found.append(self._free_address(host, "--coordinator-listen", found))
-        return found
+        return [self._free_address(host, "--coordinator-listen") for _ in range(count)]
 
-    def _free_address(self, host: str, option: str, others: Sequence[str] = ()) -> str:
-        known = (*self._planned, *self._addresses.values(), *self.coordinator_addresses, *others)
-        taken = {parse_address(address)[1] for address in known}
-        while (port := free_port(host, option)) in taken:
-            pass
-        return join_address(host, port)
+    def _free_address(self, host: str, option: str) -> str:
+        held = self._ports.enter_context(reserved_port(host, option))
+        return join_address(host, held.getsockname()[1])
 
     def _node_settings(self, name: str) -> NodeSettings:
         index = list(self._addresses).index(name)
@@ -458,6 +461,7 @@ async def open_local_cluster(
             finally:
                 with trio.CancelScope(shield=True):
                     await cluster.stop()
+                cluster.release_ports()
                 tasks.cancel_scope.cancel()
     if cluster.failure is not None:
         raise cluster.failure

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import structlog
@@ -16,6 +16,7 @@ import trio
 from greenroom_cluster.config import CoordinatorProcessSettings, NodeSettings
 from greenroom_cluster.runtime.documents import Membership, encode_settings
 from greenroom_cluster.runtime.processes import RESTART_HINT, ProcessHandle, catches
+from greenroom_cluster.runtime.starter import MEMBER, Process, StartedProcess, StarterGoneError, current
 
 _MEMBER_MODULE = "greenroom_cluster.runtime.member"
 
@@ -29,7 +30,7 @@ class Member:
         self.name = name
         self.settings = settings
         self.wanted = True
-        self.process: trio.Process | None = None
+        self.process: StartedProcess | None = None
         self.handle: ProcessHandle | None = None
         self.spawned = trio.Event()
         self.gone = trio.Event()
@@ -52,19 +53,27 @@ class Member:
 
     async def run(self, started: Callable[[], None]) -> None:
         """Start it once, and wait for its end; `started` is called in between."""
-        command = [sys.executable, "-m", _MEMBER_MODULE, self.name]
         membership = Membership(os.getpid(), self.settings)
         with trio.CancelScope(shield=True), _document(membership) as document:
-            spawn = partial(trio.lowlevel.open_process, command, stdin=document, process_group=0)
-            self.process = await spawn()
-        self.handle = ProcessHandle(self.process.pid)
+            process = self.process = await self._spawned(document)
+        self.handle = process.handle.copy() if isinstance(process, Process) else ProcessHandle(process.pid)
         started()
         self.spawned.set()
         # Shielded: even on cancellation `stop` first asks, and then kills what does not end.
         with trio.CancelScope(shield=True):
             await self.handle.wait_exited()
-            await self.process.wait()
+            await process.wait()
         self.handle.close()
+        if isinstance(process, Process):
+            process.release()
+
+    async def _spawned(self, document: int) -> StartedProcess:
+        starter = current()
+        if starter is not None:
+            with suppress(StarterGoneError):
+                return await starter.start(MEMBER, f"{_MEMBER_MODULE} {self.name}", [self.name], [document])
+        command = [sys.executable, "-m", _MEMBER_MODULE, self.name]
+        return await partial(trio.lowlevel.open_process, command, stdin=document, process_group=0)()
 
     def tell_end(self, *, asked: bool, kept: bool) -> None:
         """Log how it has ended."""

@@ -18,26 +18,50 @@ def main() -> None:
     """Run the member. A user's mistake is one line on stderr, as on the command line."""
     # First, because it affects what the imports below load.
     load_less()
+    _run(sys.argv[1], sys.stdin.fileno())
+
+
+def run_forked(arguments: list[str], fds: list[int]) -> None:
+    """Do the same in a process that a starter has forked, see `runtime.starter`."""
+    from greenroom_cluster.runtime.processes import heed_signals
+
+    (name,) = arguments
+    # As a process has it that was started in a group of its own.
+    os.setpgid(0, 0)
+    heed_signals()
+    _run(name, *fds)
+
+
+def _run(name: str, document: int) -> None:
     from greenroom_cluster.exits import errors_told, leave_on_signals
     from greenroom_cluster.privacy import keep_to_itself
+    from greenroom_cluster.runtime.starting import COORDINATION, NODE, open_starter_of_children
 
     leave_on_signals()
     keep_to_itself()
-    with errors_told():
-        _run(sys.stdin.buffer.read())
+    # Both, for only the settings say which it is, and a starter must not see them.
+    with errors_told(), open_starter_of_children(name, NODE, COORDINATION):
+        _run_settings(_read(document))
 
 
-def _run(document: bytes) -> None:
+def _read(document: int) -> bytes:
+    with os.fdopen(document, "rb", closefd=document != sys.stdin.fileno()) as file:
+        read = file.read()
     # Processes started by this one inherit its standard input, and must not find the settings there.
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, sys.stdin.fileno())
     os.close(nothing)
+    return read
 
+
+def _run_settings(document: bytes) -> None:
     import trio
 
     from greenroom_cluster import logs
     from greenroom_cluster.config import NodeSettings
+    from greenroom_cluster.runtime.coordination_process import run_coordinator_process
     from greenroom_cluster.runtime.documents import Membership, decode_settings
+    from greenroom_cluster.runtime.node_process import run_node
     from greenroom_cluster.runtime.processes import exit_with_parent
 
     membership = decode_settings(document, Membership)
@@ -45,13 +69,9 @@ def _run(document: bytes) -> None:
     settings = membership.settings
     if isinstance(settings, NodeSettings):
         logs.configure(settings.process.logs, settings.name)
-        from greenroom_cluster.runtime.node_process import run_node
-
         trio.run(partial(run_node, settings, patience_seconds=_COORDINATOR_SECONDS))
     else:
         logs.configure(settings.process.logs, logs.COORDINATOR)
-        from greenroom_cluster.runtime.coordination_process import run_coordinator_process
-
         trio.run(run_coordinator_process, settings)
 
 

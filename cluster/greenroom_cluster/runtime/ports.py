@@ -23,11 +23,19 @@ _RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def free_port(host: str = "127.0.0.1", option: str = "--listen") -> int:
-    """Return a port of `host` on which no process listens now.
+    """Return a port of `host` that no process is bound to now; see `reserved_port`."""
+    with reserved_port(host, option) as held:
+        return int(held.getsockname()[1])
 
-    It lies below the range of ports that the kernel uses for outgoing connections: so none of those can take
-    it before it is used, and a connection made to it too early cannot connect to itself. Raises UsageError,
-    naming the option, if none can be found, or the host is not one of this machine.
+
+def reserved_port(host: str = "127.0.0.1", option: str = "--listen") -> socket.socket:
+    """Return a socket that holds a port of `host` to which no other process was bound.
+
+    While it is open nobody else is given that port here, and one of our processes can still listen on it: the
+    kernel lets several sockets be bound to an address that say so (SO_REUSEADDR), as long as none of them
+    listens. The port lies below the range that the kernel uses for outgoing connections: so none of those can
+    take it, and a connection made to it too early cannot connect to itself. Raises UsageError, naming the
+    option, if none can be found, or the host is not one of this machine.
     """
     choice = random.SystemRandom()
     highest = int(_RANGE.read_text().split()[0]) if _RANGE.exists() else 32_768
@@ -36,13 +44,24 @@ def free_port(host: str = "127.0.0.1", option: str = "--listen") -> int:
     for _ in range(_ATTEMPTS):
         port = choice.randrange(_LOWEST, highest)
         try:
-            _try_to_listen(host, port)
+            return _held_alone(host, port)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:  # no other port would do
                 raise cannot_listen(host, error, option) from None
-        else:
-            return port
     raise UsageError(f"no free port of {host} was found: choose another address with {option}")
+
+
+def _held_alone(host: str, port: int) -> socket.socket:
+    family, address = _to_listen_at(host, port)
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # First without the option, so that another holder of this port is noticed.
+        sock.bind(address)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def check_port(host: str, port: int, option: str = "--listen") -> None:

@@ -5,6 +5,7 @@ process and never another. A pidfd refers to exactly one process: it becomes rea
 that process's death, and a signal sent through it never hits a successor.
 """
 
+import ctypes
 import faulthandler
 import os
 import select
@@ -20,6 +21,8 @@ EXIT_ORPHANED = 75
 # Hint in the log line about an unexpected end.
 RESTART_HINT = "it is started again, unless it ends too often"
 _START_TICKS_FIELD = 22
+_ARGUMENTS_FIELDS = (48, 49)
+_SET_NAME = 15
 _FIELDS_BEFORE_STATE = 3
 _PARENT_FIELD = 4
 _BUSY_FIELDS = (14, 15)
@@ -50,6 +53,18 @@ def start_ticks(pid: int) -> int | None:
     """Return when the process started, in clock ticks since boot, or None if there is no such process."""
     fields = _stat_fields(pid)
     return None if fields is None else int(fields[_START_TICKS_FIELD - _FIELDS_BEFORE_STATE])
+
+
+def retitle(title: str) -> None:
+    """Have tools such as ps show this in the place of the arguments, as far as those reached."""
+    fields = _stat_fields(os.getpid())
+    if fields is None:
+        return
+    begin, end = (int(fields[field - _FIELDS_BEFORE_STATE]) for field in _ARGUMENTS_FIELDS)
+    shown = title.encode().replace(b" ", b"\0")[: end - begin - 1]
+    # The kernel shows all up to the last byte, which has to be zero.
+    ctypes.memmove(begin, shown.ljust(end - begin, b"\0"), end - begin)
+    ctypes.CDLL(None).prctl(_SET_NAME, title.rpartition(" ")[2].encode()[:15], 0, 0, 0)
 
 
 def busy_seconds(pid: int, started_ticks: int) -> float | None:
@@ -90,6 +105,11 @@ def children_of(pid: int) -> list[int]:
     return sorted(children)
 
 
+def _parent_of(pid: int) -> int:
+    fields = _stat_fields(pid)
+    return 0 if fields is None else int(fields[_PARENT_FIELD - _FIELDS_BEFORE_STATE])
+
+
 def descendants_of(pid: int) -> list[int]:
     """Return the ids of all processes below `pid`, parents before their children."""
     found = []
@@ -113,17 +133,22 @@ def command_line(pid: int) -> list[str]:
 class ProcessHandle:
     """A reference to one process through a pidfd. `pid` and `started_ticks` name it for others.
 
-    Raises ProcessLookupError if there is no such process. Close it when done.
+    `pidfd`, which then belongs to the handle, is for a process that may have ended. Without one, raises
+    ProcessLookupError if there is no such process. Close it when done.
     """
 
     __slots__ = ("_fd", "pid", "started_ticks")
 
-    def __init__(self, pid: int) -> None:
-        self._fd = os.pidfd_open(pid)
+    def __init__(self, pid: int, pidfd: int | None = None) -> None:
+        self._fd = os.pidfd_open(pid) if pidfd is None else pidfd
         self.pid = pid
         # Read after opening the pidfd: if the id was reused just before, pidfd and ticks both belong to the
         # successor.
         self.started_ticks = start_ticks(pid) or 0
+
+    def copy(self) -> "ProcessHandle":
+        """Return another reference to the same process."""
+        return ProcessHandle(self.pid, os.dup(self._fd))
 
     def close(self) -> None:
         """Release the pidfd; the process lives on."""
@@ -163,16 +188,17 @@ class ProcessHandle:
 def exit_with_parent(parent_pid: int) -> None:
     """Make this process exit at once, with status EXIT_ORPHANED, when its parent dies.
 
-    A thread waits on a pidfd of the parent, so that a busy or hung event loop does not matter.
-    PR_SET_PDEATHSIG would not do: it fires at the death of the *thread* that spawned, and trio spawns from
-    a worker thread.
+    If it was forked by a starter (`runtime.starter`), that is its parent's parent. A thread waits on a pidfd,
+    so that a busy or hung event loop does not matter. PR_SET_PDEATHSIG would not do: it fires at the death of
+    the *thread* that spawned, and trio spawns from a worker thread.
     """
     try:
         fd = os.pidfd_open(parent_pid)
     except ProcessLookupError:
         os._exit(EXIT_ORPHANED)
     # Checked once the pidfd is held: only then does the parent's id prove that it is the parent's pidfd.
-    if os.getppid() != parent_pid:
+    parent = os.getppid()
+    if parent_pid not in {parent, _parent_of(parent)}:
         os._exit(EXIT_ORPHANED)
 
     def watch() -> None:
@@ -188,7 +214,20 @@ def exit_with_parent(parent_pid: int) -> None:
 def serve_supervisor(supervisor_pid: int) -> None:
     """Let this process end with its supervisor, and ignore signals to their process group."""
     exit_with_parent(supervisor_pid)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    leave_signals()
     faulthandler.enable()
+
+
+_OF_GROUP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def leave_signals() -> None:
+    """Ignore the signals that reach a whole process group: a supervisor acts on them."""
+    for number in _OF_GROUP:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def heed_signals() -> None:
+    """Have these signals do again what they do to a process that was just started."""
+    for number in _OF_GROUP:
+        signal.signal(number, signal.SIG_DFL)

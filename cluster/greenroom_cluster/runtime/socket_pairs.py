@@ -21,8 +21,9 @@ child's
 import os
 import socket
 import warnings
+from ast import literal_eval
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import structlog
@@ -30,6 +31,7 @@ import tractor
 import trio
 
 from greenroom_cluster.runtime.processes import serve_supervisor
+from greenroom_cluster.runtime.starter import CHILD, StartedProcess, StarterGoneError, current
 from greenroom_cluster.runtime.tasks import open_tasks
 
 # The address that parts of tractor pass to each other; it is never bound or dialled.
@@ -114,15 +116,12 @@ class _Shadow:
         return getattr(self._module, name)
 
 
-async def _open_child(command: list[str]) -> trio.Process:
+async def _open_child(command: list[str]) -> StartedProcess:
     """Start a child as tractor would, with its end of a pair of sockets, and serve ours."""
     ours, theirs = socket.socketpair()
-    entry = command.index(_TRACTORS_ENTRY)
-    fd = theirs.fileno()
-    command = [*command[:entry], _ENTRY, str(fd), str(os.getpid()), *command[entry + 1 :]]
     try:
         with theirs:
-            process = await trio.lowlevel.open_process(command, pass_fds=(fd,))
+            process = await _started(command, theirs.fileno())
     except BaseException:
         ours.close()
         raise
@@ -130,6 +129,19 @@ async def _open_child(command: list[str]) -> trio.Process:
     # The handler takes its first step after the caller has begun to wait for the child's name.
     actor._service_n.start_soon(_hear_child, actor, trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
     return process
+
+
+async def _started(command: list[str], fd: int) -> StartedProcess:
+    entry = command.index(_TRACTORS_ENTRY)
+    arguments = command[entry + 1 :]
+    starter = current()
+    if starter is not None:
+        name, _ = literal_eval(arguments[arguments.index("--uid") + 1])
+        with suppress(StarterGoneError):
+            title = f"{_ENTRY} {name}"
+            return await starter.start(CHILD, title, [str(os.getpid()), *arguments], [fd])
+    command = [*command[:entry], _ENTRY, str(fd), str(os.getpid()), *arguments]
+    return await trio.lowlevel.open_process(command, pass_fds=(fd,))
 
 
 async def _hear_child(actor: Any, stream: trio.SocketStream) -> None:
@@ -149,8 +161,18 @@ async def _answers_only(messages: AsyncIterator[Any]) -> AsyncGenerator[Any, Non
         yield message
 
 
+async def _wait_for(process: StartedProcess) -> int | None:
+    """Replace `trio.Process.wait`, which tractor calls by that name whatever the process is."""
+    return await process.wait()
+
+
 def _command_children() -> None:
-    _replace(tractor._spawn, "trio", _Shadow(trio, lowlevel=_Shadow(trio.lowlevel, open_process=_open_child)))
+    shadow = _Shadow(
+        trio,
+        lowlevel=_Shadow(trio.lowlevel, open_process=_open_child),
+        Process=_Shadow(trio.Process, wait=_wait_for),
+    )
+    _replace(tractor._spawn, "trio", shadow)
     actor_type = tractor._actor.Actor
     process_messages: Callable[..., Any] = actor_type._process_messages
 

@@ -43,6 +43,7 @@ from greenroom_cluster.runtime.hardening import (
 from greenroom_cluster.runtime.listening import listeners
 from greenroom_cluster.runtime.processes import RESTART_HINT, ProcessHandle, children_of, command_line
 from greenroom_cluster.runtime.reloading import reload_all
+from greenroom_cluster.runtime.starter import current
 from greenroom_cluster.runtime.tasks import open_tasks, ungrouped
 
 _log = structlog.get_logger("greenroom.supervision")
@@ -262,7 +263,7 @@ class Supervisor:
                         tasks.start_soon(self._end_on_stop, child)
                         tasks.start_soon(self._end_on_hang, child, failed)
                         await handle.wait_exited()
-                        self._exited(child, handle)
+                        await self._exited(child, handle)
                 finally:
                     # Also when this supervisor is cancelled: tractor then finds a dead process and need not
                     # wait for it.
@@ -279,9 +280,11 @@ class Supervisor:
             if child.handle is not None:
                 child.handle.close()
 
-    def _exited(self, child: ChildProcess, handle: ProcessHandle) -> None:
-        """Log and report the end of a process. tractor reaps it when its nursery closes."""
+    async def _exited(self, child: ChildProcess, handle: ProcessHandle) -> None:
+        """Log and report the end of a process. tractor reaps it when its nursery closes, or its starter."""
         child.exit_status = handle.exit_status()
+        if child.exit_status is None and (starter := current()) is not None:
+            child.exit_status = await starter.status_of(handle.pid)
         fields = {
             "process": child.name,
             "pid": child.pid,
@@ -416,6 +419,9 @@ class Supervisor:
 
     def _look_for(self, child: ChildProcess) -> ProcessHandle | None:
         marker = child.incarnation.hex()
+        starter = current()
+        if starter is not None and (forked := starter.find(marker)) is not None:
+            return forked
         for pid in children_of(os.getpid()):
             if any(marker in argument for argument in command_line(pid)):
                 with suppress(ProcessLookupError):

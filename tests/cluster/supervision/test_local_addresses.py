@@ -11,7 +11,7 @@ from greenroom_cluster.config import NodeSettings
 from greenroom_cluster.etcd_options import EtcdOptions
 from greenroom_cluster.local_settings import LocalClusterSettings
 from greenroom_cluster.runtime import local
-from greenroom_cluster.runtime.ports import free_port
+from greenroom_cluster.runtime.ports import bound_socket, free_port
 
 HOST = "127.0.0.1"
 
@@ -21,6 +21,7 @@ def addresses(**settings: object) -> tuple[str, list[str]]:
     made = msgspec.structs.replace(LocalClusterSettings(), **settings)
     made.check()
     cluster = local.LocalCluster(made, Path(), None)  # type: ignore[arg-type]  # nothing is started
+    cluster.release_ports()
     return cluster.coordinator_address, cluster._planned
 
 
@@ -58,6 +59,22 @@ def test_what_was_asked_for_and_is_taken_is_refused() -> None:
         address = f"{HOST}:{taken.getsockname()[1]}"
         with pytest.raises(UsageError, match="--coordinator-listen"):
             addresses(listen=f"{HOST}:0", coordinator_listen=address)
+
+
+def test_nobody_else_is_given_the_ports_of_a_cluster_before_it_listens() -> None:
+    made = LocalClusterSettings(listen=f"{HOST}:0", coordinator_listen=f"{HOST}:0")
+    cluster = local.LocalCluster(made, Path(), None)  # type: ignore[arg-type]  # nothing is started
+    try:
+        for address in (cluster.coordinator_address, *cluster._planned):
+            port = int(address.rpartition(":")[2])
+            with socket.socket() as other, pytest.raises(OSError, match="in use"):
+                other.bind((HOST, port))
+            # A process of this cluster listens there, as often as it is started.
+            for _ in range(2):
+                with bound_socket(HOST, port) as own:
+                    own.listen()
+    finally:
+        cluster.release_ports()
 
 
 def test_zones_are_given_to_nodes_by_turns() -> None:
