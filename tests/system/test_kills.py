@@ -163,7 +163,7 @@ async def test_killed_supervisor_of_the_coordinator_takes_it_along(
         probe = Probe(store)
         await probe.begin()
         former = tree(cluster.cluster.coordinator_pid())
-        assert len(former) == 2
+        assert len(former) == 3, "and its starter"
         former[0].kill()
         await all_exit(former)
         await probe.everywhere()

@@ -5,9 +5,11 @@ import re
 import stat
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
+from greenroom.loopback_secrets import usual_files
 from greenroom_cluster.config import NodeOptions
 from greenroom_cluster.local_settings import LocalClusterSettings
 from greenroom_cluster.restarts import RestartSettings
@@ -17,6 +19,7 @@ from greenroom_cluster.runtime.starter import is_starter
 from greenroom_cluster.runtime.supervision import ChildProcess, ChildSpec, open_supervisor
 from greenroom_cluster.tls_options import NodeTlsOptions
 from tests.authority import Authority
+from tests.listening import as_root
 
 pytestmark = [pytest.mark.system, pytest.mark.trio]
 
@@ -56,6 +59,34 @@ async def test_no_process_of_a_cluster_shows_a_key() -> None:
         for pid in pids:
             assert not [secret for secret in secrets if secret in seen(pid)]
             assert re.search(r"Max core file size +0 +0 ", limits_of(pid))
+
+
+def memory_of(pid: int) -> bytes:
+    """All that a process can write to, and so its objects."""
+    found = bytearray()
+    with Path(f"/proc/{pid}/maps").open() as maps, Path(f"/proc/{pid}/mem").open("rb", 0) as memory:
+        for line in maps:
+            places, rights, *_ = line.split()
+            begin, end = (int(place, 16) for place in places.split("-"))
+            if rights.startswith("rw"):
+                memory.seek(begin)
+                found += memory.read(end - begin)
+    return bytes(found)
+
+
+@as_root
+async def test_starters_know_no_secret() -> None:
+    """What they fork would begin with it, and could not be rid of it."""
+    settings = msgspec.structs.replace(SETTINGS, tls=False)
+    async with open_local_cluster(settings) as cluster:
+        pids = cluster.pids()
+        starters = [pid for pid in pids if is_starter(pid)]
+        assert len(starters) == 3
+        (file,) = filter(Path.exists, usual_files(settings.cluster))
+        secret = file.read_bytes().strip()
+        holders = {pid for pid in pids if secret in memory_of(pid)}
+        assert len(holders) >= 5, "both nodes, their actors and the coordinator prove that they know it"
+        assert not holders & set(starters)
 
 
 async def test_no_key_goes_through_the_supervision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

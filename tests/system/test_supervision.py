@@ -1,11 +1,12 @@
 """A whole cluster of real processes: what its supervisors see, restart, hand over and leave behind."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -196,9 +197,11 @@ async def test_stopping_takes_less_than_three_seconds_and_leaves_nothing() -> No
 
 
 @asynccontextmanager
-async def greenroom_up(*options: str) -> AsyncIterator[tuple[trio.Process, dict[str, object]]]:
-    """Run the command, and yield it with its ready line."""
-    command = [sys.executable, "-m", "greenroom_cluster", "up", "--listen", ANY, "--json", *options]
+async def greenroom_up(
+    *options: str, before: Sequence[str] = ()
+) -> AsyncIterator[tuple[trio.Process, dict[str, object]]]:
+    """Run the command, behind what stands `before` it, and yield it with its ready line."""
+    command = [*before, sys.executable, "-m", "greenroom_cluster", "up", "--listen", ANY, "--json", *options]
     environment = {**os.environ, "GREENROOM_NODES": "2", "GREENROOM_ACTORS": "1", "GREENROOM_SHARDS": "8"}
     async with trio.open_nursery() as nursery:
         process = await nursery.start(
@@ -216,6 +219,21 @@ async def greenroom_up(*options: str) -> AsyncIterator[tuple[trio.Process, dict[
             yield process, msgspec.json.decode(line)
         finally:
             process.kill()
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not (shutil.which("unshare") and shutil.which("setpriv")),
+    reason="only root may mount another /proc, with unshare and setpriv of util-linux",
+)
+async def test_a_cluster_starts_where_proc_hides_its_processes() -> None:
+    """As under `ProtectProc=invisible` of our units: a process of ours is seen by itself alone."""
+    hide = 'mount -t proc -o hidepid=2 proc /proc && exec setpriv --regid=65534 --clear-groups "$@"'
+    bare = ("--inh-caps=-all", "--bounding-set=-all")  # root with capabilities sees everything
+    command = ("unshare", "--mount", "--propagation=private", "sh", "-c", hide, "sh", *bare)
+    async with greenroom_up("--log-level=warning", before=command) as (process, ready):
+        assert str(ready["url"]).startswith("greenroom://127.0.0.1:")
+        process.send_signal(signal.SIGINT)
+        await process.wait()
 
 
 async def test_killing_up_leaves_no_process_after_two_seconds() -> None:

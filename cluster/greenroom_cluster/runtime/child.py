@@ -14,20 +14,22 @@ def main() -> None:
     """Run tractor's entry on the inherited socket."""
     # First, because it affects what the imports below load.
     load_less()
+    from greenroom_cluster.runtime.processes import parent_pidfd
+
     fd, supervisor_pid = (int(argument) for argument in sys.argv[1:3])
-    _run(fd, supervisor_pid, sys.argv[3:])
+    _run(fd, parent_pidfd(supervisor_pid), sys.argv[3:])
 
 
 def run_forked(arguments: list[str], fds: list[int]) -> None:
     """Do the same in a process that a starter has forked, see `runtime.starter`."""
-    supervisor_pid, *rest = arguments
-    _run(*fds, int(supervisor_pid), rest)
+    fd, supervisor = fds
+    _run(fd, supervisor, arguments)
 
 
-def _run(fd: int, supervisor_pid: int, arguments: list[str]) -> None:
+def _run(fd: int, supervisor: int, arguments: list[str]) -> None:
     from greenroom_cluster.runtime.socket_pairs import prepare_child
 
-    prepare_child(fd, supervisor_pid)
+    prepare_child(fd, supervisor)
     sys.argv[1:] = arguments
     runpy.run_module("tractor._child", run_name="__main__", alter_sys=True)
 

@@ -29,10 +29,11 @@ def run_forked(arguments: list[str], fds: list[int]) -> None:
     # As a process has it that was started in a group of its own.
     os.setpgid(0, 0)
     heed_signals()
-    _run(name, *fds)
+    document, supervisor = fds
+    _run(name, document, supervisor)
 
 
-def _run(name: str, document: int) -> None:
+def _run(name: str, document: int, supervisor: int | None = None) -> None:
     from greenroom_cluster.exits import errors_told, leave_on_signals
     from greenroom_cluster.privacy import keep_to_itself
     from greenroom_cluster.runtime.starting import COORDINATION, NODE, open_starter_of_children
@@ -41,7 +42,7 @@ def _run(name: str, document: int) -> None:
     keep_to_itself()
     # Both, for only the settings say which it is, and a starter must not see them.
     with errors_told(), open_starter_of_children(name, NODE, COORDINATION):
-        _run_settings(_read(document))
+        _run_settings(_read(document), supervisor)
 
 
 def _read(document: int) -> bytes:
@@ -54,7 +55,7 @@ def _read(document: int) -> bytes:
     return read
 
 
-def _run_settings(document: bytes) -> None:
+def _run_settings(document: bytes, supervisor: int | None) -> None:
     import trio
 
     from greenroom_cluster import logs
@@ -62,10 +63,10 @@ def _run_settings(document: bytes) -> None:
     from greenroom_cluster.runtime.coordination_process import run_coordinator_process
     from greenroom_cluster.runtime.documents import Membership, decode_settings
     from greenroom_cluster.runtime.node_process import run_node
-    from greenroom_cluster.runtime.processes import exit_with_parent
+    from greenroom_cluster.runtime.processes import exit_with, parent_pidfd
 
     membership = decode_settings(document, Membership)
-    exit_with_parent(membership.parent_pid)
+    exit_with(parent_pidfd(membership.parent_pid) if supervisor is None else supervisor)
     settings = membership.settings
     if isinstance(settings, NodeSettings):
         logs.configure(settings.process.logs, settings.name)

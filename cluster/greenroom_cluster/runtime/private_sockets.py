@@ -15,7 +15,7 @@ from typing import Any
 
 import tractor
 
-from greenroom_cluster.runtime.processes import serve_supervisor
+from greenroom_cluster.runtime.processes import parent_pidfd, serve_supervisor
 
 _TRANSPORT = "uds"
 _SUPERVISOR = "supervisor.sock"
@@ -55,4 +55,4 @@ async def start_process(processes: Any, name: str, module: str) -> Any:
 
 def become_child(supervisor_pid: int) -> None:
     """Make this process a child of that supervisor: end with it, and leave signals to it."""
-    serve_supervisor(supervisor_pid)
+    serve_supervisor(parent_pidfd(supervisor_pid))

@@ -55,6 +55,11 @@ def start_ticks(pid: int) -> int | None:
     return None if fields is None else int(fields[_START_TICKS_FIELD - _FIELDS_BEFORE_STATE])
 
 
+def own_start_ticks() -> int:
+    """Return when this process started, which it sees wherever /proc is mounted."""
+    return start_ticks(os.getpid()) or 0
+
+
 def retitle(title: str) -> None:
     """Have tools such as ps show this in the place of the arguments, as far as those reached."""
     fields = _stat_fields(os.getpid())
@@ -105,11 +110,6 @@ def children_of(pid: int) -> list[int]:
     return sorted(children)
 
 
-def _parent_of(pid: int) -> int:
-    fields = _stat_fields(pid)
-    return 0 if fields is None else int(fields[_PARENT_FIELD - _FIELDS_BEFORE_STATE])
-
-
 def descendants_of(pid: int) -> list[int]:
     """Return the ids of all processes below `pid`, parents before their children."""
     found = []
@@ -133,22 +133,22 @@ def command_line(pid: int) -> list[str]:
 class ProcessHandle:
     """A reference to one process through a pidfd. `pid` and `started_ticks` name it for others.
 
-    `pidfd`, which then belongs to the handle, is for a process that may have ended. Without one, raises
-    ProcessLookupError if there is no such process. Close it when done.
+    Whoever knows a pidfd and when the process started hands both over, and the pidfd belongs to the handle
+    then. Without them, raises ProcessLookupError if there is no such process. Close it when done.
     """
 
     __slots__ = ("_fd", "pid", "started_ticks")
 
-    def __init__(self, pid: int, pidfd: int | None = None) -> None:
+    def __init__(self, pid: int, pidfd: int | None = None, started_ticks: int | None = None) -> None:
         self._fd = os.pidfd_open(pid) if pidfd is None else pidfd
         self.pid = pid
         # Read after opening the pidfd: if the id was reused just before, pidfd and ticks both belong to the
         # successor.
-        self.started_ticks = start_ticks(pid) or 0
+        self.started_ticks = (start_ticks(pid) or 0) if started_ticks is None else started_ticks
 
     def copy(self) -> "ProcessHandle":
         """Return another reference to the same process."""
-        return ProcessHandle(self.pid, os.dup(self._fd))
+        return ProcessHandle(self.pid, os.dup(self._fd), self.started_ticks)
 
     def close(self) -> None:
         """Release the pidfd; the process lives on."""
@@ -185,25 +185,29 @@ class ProcessHandle:
         self.signal(signal.SIGKILL)
 
 
-def exit_with_parent(parent_pid: int) -> None:
-    """Make this process exit at once, with status EXIT_ORPHANED, when its parent dies.
-
-    If it was forked by a starter (`runtime.starter`), that is its parent's parent. A thread waits on a pidfd,
-    so that a busy or hung event loop does not matter. PR_SET_PDEATHSIG would not do: it fires at the death of
-    the *thread* that spawned, and trio spawns from a worker thread.
-    """
+def parent_pidfd(parent_pid: int) -> int:
+    """Return a pidfd of this process's parent; exit with EXIT_ORPHANED if that is another by now."""
     try:
         fd = os.pidfd_open(parent_pid)
     except ProcessLookupError:
         os._exit(EXIT_ORPHANED)
     # Checked once the pidfd is held: only then does the parent's id prove that it is the parent's pidfd.
-    parent = os.getppid()
-    if parent_pid not in {parent, _parent_of(parent)}:
+    if os.getppid() != parent_pid:
         os._exit(EXIT_ORPHANED)
+    return fd
+
+
+def exit_with(pidfd: int) -> None:
+    """Make this process exit at once, with status EXIT_ORPHANED, when the one behind the pidfd dies.
+
+    A thread waits on it, so that a busy or hung event loop does not matter. PR_SET_PDEATHSIG would not do: it
+    fires at the death of the *thread* that spawned, and trio spawns from a worker thread; and what a starter
+    has forked would end with that.
+    """
 
     def watch() -> None:
         poll = select.poll()
-        poll.register(fd, select.POLLIN)
+        poll.register(pidfd, select.POLLIN)
         while not poll.poll():
             pass
         os._exit(EXIT_ORPHANED)
@@ -211,9 +215,14 @@ def exit_with_parent(parent_pid: int) -> None:
     threading.Thread(target=watch, name="exit-with-parent", daemon=True).start()
 
 
-def serve_supervisor(supervisor_pid: int) -> None:
+def exit_with_parent(parent_pid: int) -> None:
+    """Make this process exit at once when its parent dies, see `exit_with`."""
+    exit_with(parent_pidfd(parent_pid))
+
+
+def serve_supervisor(pidfd: int) -> None:
     """Let this process end with its supervisor, and ignore signals to their process group."""
-    exit_with_parent(supervisor_pid)
+    exit_with(pidfd)
     leave_signals()
     faulthandler.enable()
 

@@ -139,7 +139,7 @@ async def _started(command: list[str], fd: int) -> StartedProcess:
         name, _ = literal_eval(arguments[arguments.index("--uid") + 1])
         with suppress(StarterGoneError):
             title = f"{_ENTRY} {name}"
-            return await starter.start(CHILD, title, [str(os.getpid()), *arguments], [fd])
+            return await starter.start(CHILD, title, arguments, [fd])
     command = [*command[:entry], _ENTRY, str(fd), str(os.getpid()), *arguments]
     return await trio.lowlevel.open_process(command, pass_fds=(fd,))
 
@@ -193,12 +193,12 @@ def become_child(supervisor_pid: int) -> None:
     """Do nothing: `prepare_child` did it, before tractor ran in this process."""
 
 
-def prepare_child(fd: int, supervisor_pid: int) -> None:
-    """Make this process a child of the supervisor at the other end of the socket `fd`.
+def prepare_child(fd: int, supervisor: int) -> None:
+    """Make this process a child of the supervisor at the other end of the socket `fd`, given its pidfd.
 
     It ends with the supervisor, and leaves signals to it.
     """
-    serve_supervisor(supervisor_pid)
+    serve_supervisor(supervisor)
     inherited = socket.socket(fileno=fd)
     inherited.set_inheritable(False)
 

@@ -5,8 +5,9 @@ brought. A process that was forked shares both with its starter. The starter its
 `open_starter`, before the supervisor runs anything or reads a key: it has one thread and no secrets, keeps no
 file open, and does nothing but wait. It ends with its supervisor.
 
-What it forks is its child, not the supervisor's. So it reaps, and tells how they ended. Where it is gone, or
-does not answer, a supervisor starts its children as ever, by a command.
+What it forks is its child, not the supervisor's. So it reaps, and tells how they ended. What was forked
+begins its work once the supervisor has been told of it, so that none runs of which nobody knows. Where the
+starter is gone, or does not answer, a supervisor starts its children as ever, by a command.
 
 Prior art: the zygotes of Android and Chromium, and the fork server of Python's multiprocessing.
 """
@@ -28,13 +29,22 @@ import structlog
 import trio
 
 from greenroom_cluster.privacy import keep_to_itself
-from greenroom_cluster.runtime.processes import ProcessHandle, command_line, leave_signals, retitle
+from greenroom_cluster.runtime.processes import (
+    EXIT_ORPHANED,
+    ProcessHandle,
+    command_line,
+    leave_signals,
+    own_start_ticks,
+    retitle,
+)
 
 _ANSWER_SECONDS = 5.0
 _MESSAGE_BYTES_MAX = 65_536
 _FDS_MAX = 2
 _EXIT_FAILED = 70
 _STDERR = 2
+_TICKS_BYTES = 8
+_GO = b"1"
 _TITLE = ("greenroom", "starter")
 
 _log = structlog.get_logger("greenroom.supervision")
@@ -43,7 +53,10 @@ CHILD, MEMBER = "child", "member"
 """What is forked: a supervisor's child, or a member of a local cluster."""
 
 Entry = Callable[[list[str], list[int]], None]
-"""What a forked process runs, given its arguments and descriptors; it does not return to the starter."""
+"""What a forked process runs, given its arguments and descriptors; it does not return to the starter.
+
+The last descriptor is a pidfd of the supervisor.
+"""
 
 
 class Start(msgspec.Struct, frozen=True, tag="start"):
@@ -55,9 +68,10 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
 
 
 class Forked(msgspec.Struct, frozen=True, tag="forked"):
-    """The id of the process that was asked for."""
+    """The process that was asked for. It reads itself when it started: /proc may hide it from others."""
 
     pid: int
+    started_ticks: int
 
 
 class Ended(msgspec.Struct, frozen=True, tag="ended"):
@@ -131,6 +145,7 @@ class Starter:
         control.setblocking(False)  # noqa: FBT003  as sockets have it
         self.pid = pid
         self._control = control
+        self._own_pidfd = os.pidfd_open(os.getpid())
         self._turn = trio.Lock()
         self._statuses: dict[int, int] = {}
         self._forked: list[ProcessHandle] = []
@@ -146,7 +161,7 @@ class Starter:
                 try:
                     if self._gone:
                         raise StarterGoneError
-                    socket.send_fds(self._control, [request], list(fds))
+                    socket.send_fds(self._control, [request], [*fds, self._own_pidfd])
                     with trio.fail_after(_ANSWER_SECONDS):
                         while not self._forked:
                             await self._receive()
@@ -156,6 +171,11 @@ class Starter:
                 process = Process(self, self._forked.pop(), title)
                 self._processes.append(process)
                 return process
+
+    @property
+    def gone(self) -> bool:
+        """Whether it is not asked any more."""
+        return self._gone
 
     def find(self, part: str) -> ProcessHandle | None:
         """Return a handle of the process in whose title this stands; None if there is none."""
@@ -168,7 +188,6 @@ class Starter:
         """Drop a process that has ended."""
         if process in self._processes:
             self._processes.remove(process)
-            self._statuses.pop(process.pid, None)
             process.handle.close()
 
     async def status_of(self, pid: int) -> int | None:
@@ -181,25 +200,49 @@ class Starter:
                 return self._statuses.get(pid)
 
     async def _receive(self) -> None:
-        await trio.lowlevel.wait_readable(self._control)
+        await trio.lowlevel.wait_readable(self._control.fileno())
         data, fds, _, _ = socket.recv_fds(self._control, _MESSAGE_BYTES_MAX, _FDS_MAX)
         if not data:
             self._give_up()
             raise StarterGoneError
+        self._note(data, fds)
+
+    def _note(self, data: bytes, fds: list[int]) -> None:
         match _answers.decode(data):
-            case Forked(pid=pid):
-                self._forked.append(ProcessHandle(pid, *fds))
+            case Forked(pid=pid, started_ticks=ticks):
+                # Kept until the id is another's: who asks how it ended may do so after it was released.
+                self._statuses.pop(pid, None)
+                self._forked.append(ProcessHandle(pid, fds[0], ticks))
             case Ended(pid=pid, status=status):
                 self._statuses[pid] = status
 
     def _give_up(self) -> None:
-        if not self._gone:
-            self._gone = True
-            _log.warning("starter_gone", pid=self.pid, hint="processes are started by a command, more slowly")
+        if self._gone:
+            return
+        self._gone = True
+        self._kill()
+        # It may just stand still, and have answered meanwhile. From now on it cannot, so what it has forked
+        # and not told of does not begin; what it told of too late is ended.
+        with suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)
+            while (received := socket.recv_fds(self._control, _MESSAGE_BYTES_MAX, _FDS_MAX))[0]:
+                self._note(*received[:2])
+        for handle in self._forked:
+            handle.kill()
+            handle.close()
+        self._forked.clear()
+        _log.warning("starter_gone", pid=self.pid, hint="processes are started by a command, more slowly")
+
+    def _kill(self) -> None:
+        # A child that was not waited for: its id cannot be another's.
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Let the starter end; what it has forked goes on."""
+        """End the starter, even if it stands still; what it has forked goes on."""
+        self._kill()
         self._control.close()
+        os.close(self._own_pidfd)
         with suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
 
@@ -302,31 +345,40 @@ class _Forking:
         if not data:
             return False
         start = msgspec.msgpack.decode(data, type=Start)
+        gate, childs_gate = socket.socketpair()
         pid = os.fork()
         if pid == 0:
-            self._run_child(start, fds)
+            gate.close()
+            self._run_child(start, fds, childs_gate)
+        childs_gate.close()
         for fd in fds:
             os.close(fd)
         pidfd = os.pidfd_open(pid)
         self._children[pidfd] = pid
         self._poll.register(pidfd, select.POLLIN)
-        # With the pidfd: the id alone may be another's by the time it is looked up.
-        self._say(Forked(pid), pidfd)
+        with gate:
+            ticks = int.from_bytes(gate.recv(_TICKS_BYTES))
+            # With the pidfd: the id alone may be another's by the time it is looked up.
+            if self._say(Forked(pid, ticks), pidfd):
+                with suppress(OSError):  # it was killed at once
+                    gate.send(_GO)
         return True
 
-    def _run_child(self, start: Start, fds: list[int]) -> NoReturn:
+    def _run_child(self, start: Start, fds: list[int], gate: socket.socket) -> NoReturn:
         status = _EXIT_FAILED
         try:
             self._control.close()
             for pidfd in self._children:
                 os.close(pidfd)
             retitle(start.title)
+            if not _let_through(gate):
+                os._exit(EXIT_ORPHANED)
             self._entries[start.entry](start.arguments, fds)
             status = 0
         except SystemExit as error:
-            status = error.code if isinstance(error.code, int) else _EXIT_FAILED
+            status = error.code if isinstance(error.code, int) else _EXIT_FAILED if error.code else 0
         except BaseException:  # noqa: BLE001  it must not go on as a second starter
-            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]  # there is one
+            sys.excepthook(*sys.exc_info())
         finally:
             for output in (sys.stdout, sys.stderr):
                 with suppress(OSError):
@@ -340,9 +392,21 @@ class _Forking:
         _, waited = os.waitpid(pid, 0)
         self._say(Ended(pid, os.waitstatus_to_exitcode(waited)))
 
-    def _say(self, answer: Forked | Ended, *fds: int) -> None:
-        with suppress(OSError):  # the supervisor is gone, as the next look at the socket tells
+    def _say(self, answer: Forked | Ended, *fds: int) -> bool:
+        """Tell the supervisor; False if it is gone, as the next look at the socket shows."""
+        try:
             socket.send_fds(self._control, [msgspec.msgpack.encode(answer)], fds)
+        except OSError:
+            return False
+        return True
+
+
+def _let_through(gate: socket.socket) -> bool:
+    """Whether a process that was just forked may begin: the supervisor has been told of it."""
+    with gate, suppress(OSError):  # the starter is gone
+        gate.send(own_start_ticks().to_bytes(_TICKS_BYTES))
+        return gate.recv(1) == _GO
+    return False
 
 
 _answers: "msgspec.msgpack.Decoder[Any]" = msgspec.msgpack.Decoder(Forked | Ended)

@@ -420,8 +420,10 @@ class Supervisor:
     def _look_for(self, child: ChildProcess) -> ProcessHandle | None:
         marker = child.incarnation.hex()
         starter = current()
-        if starter is not None and (forked := starter.find(marker)) is not None:
-            return forked
+        if starter is not None:
+            forked = starter.find(marker)
+            if forked is not None or not starter.gone:
+                return forked
         for pid in children_of(os.getpid()):
             if any(marker in argument for argument in command_line(pid)):
                 with suppress(ProcessLookupError):

@@ -1,8 +1,10 @@
 """Starters against real processes: what they fork, how that ends, and what happens when they are gone."""
 
 import os
+import random
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from ast import literal_eval
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import structlog.testing
 import trio
@@ -33,10 +36,10 @@ ROOT = Path(__file__).parents[3]
 
 def report(arguments: list[str], fds: list[int]) -> None:
     """Write the arguments, and what this process is, to the descriptor; then wait until that is closed."""
-    (fd,) = fds
+    fd, supervisor = fds
     line = socket.socket(fileno=fd)
     held = [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]
-    inherited = [each for each in held if each not in (0, 1, 2, fd) and _is_open(each)]
+    inherited = [each for each in held if each not in (0, 1, 2, fd, supervisor) and _is_open(each)]
     signals = [signal.getsignal(number) is signal.SIG_IGN for number in (signal.SIGINT, signal.SIGTERM)]
     line.sendall(repr([arguments, os.getppid(), inherited, signals, os.readlink("/proc/self/fd/0")]).encode())  # noqa: PTH115
     line.recv(1)
@@ -48,6 +51,11 @@ def leave(arguments: list[str], _fds: list[int]) -> None:
 
 def fail(_arguments: list[str], _fds: list[int]) -> None:
     raise RuntimeError("as this test wants it")
+
+
+def draw(_arguments: list[str], fds: list[int]) -> None:
+    line = socket.socket(fileno=fds[0])
+    line.sendall(repr([random.random(), ssl.RAND_bytes(8)]).encode())
 
 
 def wait(_arguments: list[str], _fds: list[int]) -> None:
@@ -65,7 +73,7 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-ENTRIES: dict[str, Entry] = {"report": report, "leave": leave, "fail": fail, "wait": wait}
+ENTRIES: dict[str, Entry] = {"report": report, "leave": leave, "fail": fail, "draw": draw, "wait": wait}
 
 
 @pytest.fixture
@@ -116,6 +124,22 @@ def test_a_forked_process_has_what_it_is_given_and_nothing_else(starter: Starter
     told(story)
 
 
+def test_each_forked_process_draws_its_own_random_numbers(starter: Starter) -> None:
+    drawn = []
+
+    async def story() -> None:
+        for _ in range(3):
+            ours, theirs = socket.socketpair()
+            with ours, theirs:
+                async with await starter.start("draw", "some draw", [], [theirs.fileno()]) as process:
+                    await process.wait()
+                    drawn.append(literal_eval(ours.recv(4096).decode()))
+
+    told(story)
+    for kind in zip(*drawn, strict=True):
+        assert len(set(kind)) == 3
+
+
 @pytest.mark.parametrize(
     ("entry", "arguments", "status"), [("leave", ["0"], 0), ("leave", ["7"], 7), ("fail", [], 70)]
 )
@@ -127,6 +151,8 @@ def test_the_end_of_a_forked_process_is_told(
         assert await process.wait() == status
         assert process.returncode == process.poll() == status
         process.release()
+        # tractor may have released it before the supervisor asks.
+        assert await starter.status_of(process.pid) == status
 
     told(story)
 
@@ -198,13 +224,58 @@ def test_a_starter_that_stands_still_is_given_up(starter: Starter, monkeypatch: 
 
     async def story() -> None:
         os.kill(starter.pid, signal.SIGSTOP)
-        try:
-            with pytest.raises(StarterGoneError):
-                await started(starter, "leave", "0")
-        finally:
-            os.kill(starter.pid, signal.SIGCONT)
+        with pytest.raises(StarterGoneError):
+            await started(starter, "leave", "0")
 
     told(story)
+    assert os.waitid(os.P_PID, starter.pid, os.WEXITED | os.WNOWAIT) is not None, "it forks nothing later"
+
+
+def test_a_starter_that_stands_still_does_not_hold_up_the_end(starter: Starter) -> None:
+    """The fixture closes it."""
+    os.kill(starter.pid, signal.SIGSTOP)
+
+
+def test_a_process_that_is_told_of_too_late_is_ended(
+    starter: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another has been started in its place by then, with the same socket."""
+    monkeypatch.setattr(starters, "_ANSWER_SECONDS", 0.2)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+
+    def kill_late(_starter: Starter) -> None:
+        answer = msgspec.msgpack.encode(starters.Forked(process.pid, 1))
+        pidfd = os.pidfd_open(process.pid)
+        socket.send_fds(theirs, [answer], [pidfd])
+        os.close(pidfd)
+
+    async def story() -> None:
+        # Its starter never answers: nobody reads at the other end.
+        silent = Starter(ours, starter.pid)
+        monkeypatch.setattr(Starter, "_kill", kill_late)
+        with pytest.raises(StarterGoneError):
+            await silent.start("leave", "some leave", ["0"], [])
+
+    with ours, theirs, process:
+        told(story)
+        monkeypatch.undo()
+        assert process.wait(10) == -signal.SIGKILL
+
+
+def test_what_nobody_can_be_told_of_does_not_begin(starter: Starter) -> None:
+    mine, its = socket.socketpair()
+    with mine, its:
+        os.kill(starter.pid, signal.SIGSTOP)
+        request = msgspec.msgpack.encode(starters.Start("report", "some report", []))
+        pidfd = os.pidfd_open(os.getpid())
+        socket.send_fds(starter._control, [request], [its.fileno(), pidfd])
+        os.close(pidfd)
+        its.close()
+        starter._control.shutdown(socket.SHUT_RD)
+        os.kill(starter.pid, signal.SIGCONT)
+        mine.settimeout(10)
+        assert mine.recv(1) == b""
 
 
 def test_a_process_with_threads_has_no_starter() -> None:
