@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from greenroom_cluster.runtime.ports import reserved_port
+
 _BLOCK = 512
 _PAGE = os.sysconf("SC_PAGESIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -149,6 +151,10 @@ class Server(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stack.close()
+
+    def port(self) -> int:
+        """Return a port of loopback that nobody else is given while this server runs."""
+        return int(self.stack.enter_context(reserved_port()).getsockname()[1])
 
     def run(
         self,

@@ -29,7 +29,7 @@ from benchmarks.report import rich_table
 from benchmarks.servers.cluster import ClusterServer
 from benchmarks.servers.ports import until_listening
 from benchmarks.servers.redis import RedisServer
-from greenroom_cluster.runtime.ports import free_port
+from greenroom_cluster.runtime.ports import reserved_port
 
 PAGE = Path("docs/benchmarks/pages.md")
 HOST = "127.0.0.1"
@@ -59,7 +59,7 @@ class App:
         self.title = contender.title
         self.workers = workers
         self._server = server
-        port = free_port()
+        port = stack.enter_context(reserved_port(HOST)).getsockname()[1]
         self.address = f"http://{HOST}:{port}"
         addresses = {**(server.addresses if server is not None else {}), SECRET: secrets.token_hex(32)}
         variables = {TITLE_VARIABLE: contender.title, ADDRESSES_VARIABLE: json.dumps(addresses)}

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 import warnings
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -20,13 +21,13 @@ from benchmarks.processes import (
 )
 from benchmarks.servers.certificates import Authority, Files
 from benchmarks.servers.ports import until, until_listening
-from greenroom import UnavailableError, UsageError
+from greenroom import UnavailableError
 from greenroom.loopback_secrets import LoopbackSecrets
 from greenroom.tls.credentials import Credentials, TlsFiles
 from greenroom_cluster.config import Durability
 from greenroom_cluster.inspection import ActorStatus, ClusterStatus, inspect_actors, inspect_cluster
 from greenroom_cluster.questions import fetch_map
-from greenroom_cluster.runtime.ports import check_port, free_port, reserved_port
+from greenroom_cluster.runtime.ports import hold_port, reserved_port
 
 CLUSTER = "benchmark"
 CLIENT_HOST = "127.0.0.1"
@@ -68,10 +69,10 @@ class ClusterServer(Server):
         self._directory = Path(
             self.stack.enter_context(tempfile.TemporaryDirectory(prefix="greenroom-bench-", dir=self._parent))
         )
-        self._coordinator_port = self._port()
-        self._node_ports = [self._port() for _ in range(self._count)]
+        self._coordinator_port = self.port()
+        self._node_ports = [self.port() for _ in range(self._count)]
         # Actors of a node have consecutive ports, and their nodes' must not collide.
-        self._actor_ports = [_free_ports(self._actors) for _ in range(self._count)]
+        self._actor_ports = [self._consecutive_ports(self._actors) for _ in range(self._count)]
         if self._apart:
             self._start_proxy()
         if self._tls:
@@ -81,10 +82,18 @@ class ClusterServer(Server):
         seeds = ",".join(f"{CLIENT_HOST}:{port}" for port in self._node_ports)
         self.addresses["cluster"] = f"{self._scheme()}://{seeds}/{CLUSTER}{self._query()}"
 
-    def _port(self) -> int:
-        """Return a port that nobody else is given while this server runs."""
-        held = self.stack.enter_context(reserved_port(CLIENT_HOST))
-        return int(held.getsockname()[1])
+    def _consecutive_ports(self, count: int) -> list[int]:
+        """Return as many ports in a row, which nobody else is given while this server runs."""
+        while True:
+            with ExitStack() as held:
+                first = held.enter_context(reserved_port(CLIENT_HOST)).getsockname()[1]
+                try:
+                    for port in range(first + 1, first + count):
+                        held.enter_context(hold_port(CLIENT_HOST, port))
+                except OSError:
+                    continue
+                self.stack.enter_context(held.pop_all())
+                return list(range(first, first + count))
 
     def processes(self) -> list[Process]:
         """Return the coordinator and the nodes."""
@@ -284,15 +293,3 @@ async def _state_bytes(seeds: list[str], credentials: Credentials | LoopbackSecr
         known.actors[incarnation].slot: sum(replica.stored_bytes for replica in inspection.replicas)
         for incarnation, inspection in (await inspect_actors(known, credentials=credentials)).items()
     }
-
-
-def _free_ports(count: int) -> list[int]:
-    """Return consecutive ports that are free now."""
-    while True:
-        first = free_port()
-        try:
-            for port in range(first + 1, first + count):
-                check_port(CLIENT_HOST, port)
-        except UsageError:
-            continue
-        return list(range(first, first + count))

@@ -9,7 +9,6 @@ import urllib.request
 from pathlib import Path
 
 from benchmarks.processes import MissingError, Process, Server
-from greenroom_cluster.runtime.ports import free_port
 
 _READY_SECONDS = 30.0
 
@@ -23,7 +22,7 @@ class EtcdServer(Server):
         if program is None:
             raise MissingError("etcd is not installed: apt-get install etcd-server")
         folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="greenroom-etcd-")))
-        clients, peers = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+        clients, peers = (f"http://127.0.0.1:{self.port()}" for _ in range(2))
         options = {
             "name": "m0",
             "data-dir": str(folder),

@@ -5,7 +5,6 @@ import subprocess
 
 from benchmarks.processes import MissingError, Process, Server
 from benchmarks.servers.ports import until_listening
-from greenroom_cluster.runtime.ports import free_port
 
 _MEGABYTES = 12_288
 _CONNECTIONS_MAX = 8192
@@ -19,7 +18,7 @@ class MemcachedServer(Server):
         program = shutil.which("memcached")
         if program is None:
             raise MissingError("memcached is not installed: apt-get install memcached")
-        port = free_port()
+        port = self.port()
         limits = ("-m", str(_MEGABYTES), "-c", str(_CONNECTIONS_MAX))
         self._process = self.run([program, "-u", "nobody", "-l", "127.0.0.1", "-p", str(port), *limits])
         until_listening("127.0.0.1", port, self._process)

@@ -11,7 +11,6 @@ from benchmarks.processes import MissingError, Process, Server, json_line, occup
 from benchmarks.servers.certificates import Authority, Files
 from benchmarks.servers.ports import until, until_listening
 from benchmarks.servers.redis_names import SENTINEL_NAME
-from greenroom_cluster.runtime.ports import free_port
 
 CLIENT_HOST = "127.0.0.1"
 PROXY_HOST = "127.0.0.2"
@@ -78,10 +77,7 @@ class RedisServer(Server):
         )
         servers = self._replicas + 1
         count = servers + self._sentinels + servers * self._tls
-        ports: set[int] = set()
-        while len(ports) < count:
-            ports.add(free_port())
-        every = sorted(ports)
+        every = [self.port() for _ in range(count)]
         self.ports, every = every[:servers], every[servers:]
         self._sentinel_ports, self._tls_ports = every[: self._sentinels], every[self._sentinels :]
         if self._tls:

@@ -6,6 +6,7 @@ both processes read their certificates anew.
 
 import os
 import signal
+from contextlib import ExitStack
 
 import msgspec
 import structlog
@@ -24,7 +25,7 @@ from greenroom_cluster.keeper import SupervisionSettings
 from greenroom_cluster.runtime.adoption import maps_in_use
 from greenroom_cluster.runtime.auditing import tell
 from greenroom_cluster.runtime.coordinator import CoordinatorServerSettings, run_coordinator
-from greenroom_cluster.runtime.ports import check_plaintext, check_port, free_port
+from greenroom_cluster.runtime.ports import check_plaintext, check_port, reserved_port
 from greenroom_cluster.runtime.proving import Keys, keys_of
 from greenroom_cluster.runtime.reloading import Terminal
 from greenroom_cluster.runtime.supervision import (
@@ -81,7 +82,14 @@ async def run_coordinator_process(settings: CoordinatorProcessSettings) -> None:
     host, port = parse_address(settings.listen, any_port=True)
     if settings.tls.files() is None and not settings.insecure_plaintext_beyond_loopback:
         check_plaintext(host, "--listen")
-    port = port or free_port(host)
+    with ExitStack() as held:
+        if not port:
+            # Held as long as this process runs: its child is to have it again after a restart.
+            port = held.enter_context(reserved_port(host)).getsockname()[1]
+        await _run_at(host, port, settings)
+
+
+async def _run_at(host: str, port: int, settings: CoordinatorProcessSettings) -> None:
     credentials = keys_of(settings.tls, settings.proof, settings.cluster, "coordinator", host)
     adopted = await maps_in_use(settings.adopted_addresses(), settings.cluster, credentials)
     options = _prepare(settings, host, port, adopted)

@@ -44,14 +44,15 @@ def reserved_port(host: str = "127.0.0.1", option: str = "--listen") -> socket.s
     for _ in range(_ATTEMPTS):
         port = choice.randrange(_LOWEST, highest)
         try:
-            return _held_alone(host, port)
+            return hold_port(host, port)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:  # no other port would do
                 raise cannot_listen(host, error, option) from None
     raise UsageError(f"no free port of {host} was found: choose another address with {option}")
 
 
-def _held_alone(host: str, port: int) -> socket.socket:
+def hold_port(host: str, port: int) -> socket.socket:
+    """Return a socket that holds this port, see `reserved_port`. Raises OSError if another does."""
     family, address = _to_listen_at(host, port)
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
