@@ -77,7 +77,7 @@ class Process:
             raise RuntimeError(f"{self} said nothing for {seconds:g} s")
         line = self._popen.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self} ended unasked")
+            raise RuntimeError(f"{self} ended unasked: {self.last_words()}")
         return line.decode()
 
     def has_answer(self, seconds: float) -> bool:
