@@ -2,12 +2,9 @@
 
 import socket
 import ssl
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,6 +15,7 @@ from greenroom.tls.channel import EARLY_BYTES_MAX, RECORD_BYTES_MAX, Channel, Tl
 from greenroom.tls.credentials import Loaded, load
 from greenroom.tls.sockets import TlsSocket
 from tests.authority import Authority
+from tests.opcodes import opcodes
 
 NODE, CLIENT = "greenroom://shop/node/n1", "greenroom://shop/client/web"
 
@@ -252,24 +250,6 @@ def test_stream_survives_a_full_kernel(node: Loaded, client: Loaded, chunks: lis
     assert not queue
     ours.close()
     theirs.close()
-
-
-def opcodes(work: Callable[[], object]) -> int:
-    """Return how many instructions of bytecode this takes."""
-    count, before = 0, sys.gettrace()
-
-    def trace(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal count
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        count += event == "opcode"
-        return trace
-
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(before)
-    return count
 
 
 def test_a_small_message_takes_the_shortest_way(pair: tuple[TlsSocket, TlsSocket]) -> None:
