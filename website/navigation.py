@@ -7,7 +7,7 @@ from typing import Any
 
 _APPS = (
     *("session", "fastapi", "litestar", "quart", "aiohttp", "starsessions", "servers", "sqlite", "migrate"),
-    *("merging", "test-an-app", "near-cache", "deadlines", "custom-store", "drive-the-dialog"),
+    *("merging", "test-an-app", "observe", "near-cache", "deadlines", "custom-store", "drive-the-dialog"),
 )
 _CLUSTERS = (
     *("deploy", "one-host", "certificates", "tokens", "tls", "durability", "back-up", "zones", "etcd"),
@@ -18,7 +18,7 @@ _OPERATE = ("operations", "metrics", "sizing", "troubleshooting")
 _EXPLAIN = ("guarantees", "security", "architecture", "protocol", "simulations")
 _REFERENCE = (
     *("reference/index", "reference/greenroom", "reference/web", "reference/integrations"),
-    *("reference/testing", "reference/parts", "reference/commands", "options"),
+    *("reference/observing", "reference/testing", "reference/parts", "reference/commands", "options"),
 )
 
 _LINKED = re.compile(r"\]\(([\w/-]+)\.md\)")

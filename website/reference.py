@@ -66,6 +66,16 @@ _CHAPTERS = (
         tuple(Part(f"greenroom.integrations.{each}") for each in _INTEGRATIONS),
     ),
     Chapter(
+        "observing.md",
+        "greenroom.observing",
+        "metrics and traces of an app's sessions",
+        (
+            Part("greenroom.observing"),
+            Part("greenroom.observing.prometheus"),
+            Part("greenroom.observing.opentelemetry"),
+        ),
+    ),
+    Chapter(
         "testing.md",
         "greenroom.testing",
         "tests of apps and of stores",

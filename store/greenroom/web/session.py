@@ -80,6 +80,9 @@ class Session(Keeping):
       `greenroom.integrations.moving`.
     """
 
+    visit_type: type[Visit] = Visit
+    """What `visit` makes one of; `greenroom.observing` puts its own in this place."""
+
     @by_name
     def __init__(
         self,
@@ -269,10 +272,12 @@ class Session(Keeping):
         session = RequestSession()
         cookies = self._cookies.values(cookie_headers) if cookie_headers else []
         label = partial(self._label_by, user_agent)
-        moving = None if self.moves_from is None else moving_of(self, cookie_headers, label)
-        if moving is not None:
-            cookies = moving.ours(cookies)
-        visit = Visit(self, session, cookies, secure_transport, label, moving)
+        moving = None
+        if self.moves_from is not None:
+            moving = moving_of(self, cookie_headers, label)
+            if moving is not None:
+                cookies = moving.ours(cookies)
+        visit = self.visit_type(self, session, cookies, secure_transport, label, moving)
         session._greenroom_visit = visit  # noqa: SLF001  each belongs to the other
         return visit
 
