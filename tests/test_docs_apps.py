@@ -13,7 +13,10 @@ from greenroom.fields import utc_now
 from greenroom.web import Session
 from tests.test_docs import BLOCKS, DOCUMENTED_URL, Block, marked, module_of
 
-PAGES = {"fastapi", "litestar", "quart", "aiohttp", "starsessions", "merging", "migrate", "test-an-app"}
+PAGES = {
+    *("fastapi", "litestar", "quart", "aiohttp", "starsessions"),
+    *("merging", "migrate", "test-an-app", "observe"),
+}
 WHOLE = [block for block in BLOCKS if block.language == "python" and block.page.stem in PAGES]
 Change = Callable[[Any], object]
 
