@@ -212,6 +212,7 @@ class GreenroomStorage(aiohttp_session.AbstractStorage):
         except UNCONFIRMED as error:
             unavailable = self._unavailable("loading a session", error)
             if self.sessions.on_unavailable == "closed":
+                visit.refuse()
                 raise unavailable from None
             visit.go_on_anonymously()
         request[_VISIT] = visit

@@ -60,7 +60,7 @@ PAGES = (
 _log = logging.getLogger("greenroom.observing")
 
 
-class Operation(msgspec.Struct, frozen=True, gc=False):
+class Operation(msgspec.Struct, frozen=True):
     """One operation of a store that is over. `error` is what it raised: never show its text."""
 
     kind: str

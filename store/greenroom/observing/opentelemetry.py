@@ -87,9 +87,9 @@ class OpenTelemetryObserver(Observer):
             "db.collection.name": COLLECTION,
             "greenroom.outcome": operation.outcome,
         }
-        failed = operation.error is not None and operation.outcome != CANCELLED
-        if failed:
-            attributes["error.type"] = _type_of(operation.error)
+        error = None if operation.outcome == CANCELLED else operation.error
+        if error is not None:
+            attributes["error.type"] = _name_of(type(error))
         self._duration.record(operation.seconds, attributes)
         if self._tracer is not None:
             ended_ns = time_ns()
@@ -99,7 +99,7 @@ class OpenTelemetryObserver(Observer):
                 attributes=attributes,
                 start_time=ended_ns - int(operation.seconds * 1e9),
             )
-            if failed:
+            if error is not None:
                 span.set_status(StatusCode.ERROR)
             span.end(ended_ns)
 
@@ -128,6 +128,5 @@ class OpenTelemetryObserver(Observer):
         return told
 
 
-def _type_of(error: BaseException | None) -> str:
-    kind = type(error)
+def _name_of(kind: type) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

@@ -46,6 +46,7 @@ class ObservedVisit(Visit):
     _known_data = EMPTY
     _done = ""
     _refused = False
+    _found_lost = False
     _is_told = False
 
     def take(self, found: Found | None) -> None:
@@ -53,6 +54,11 @@ class ObservedVisit(Visit):
         self._done = self._weightiest()
         super().take(found)
         self._known, self._known_data = self.stored, self.snapshot
+
+    async def reload(self) -> None:
+        """Read the session again. That it is gone by now drops no change."""
+        await super().reload()
+        self._found_lost = self.lost
 
     def close(self) -> None:
         """Save nothing from now on."""
@@ -79,7 +85,7 @@ class ObservedVisit(Visit):
             return "refused"
         if self.unavailable:
             return "degraded"
-        if self.dropped is not None or (self.lost and self.stored is self._known):
+        if self.dropped is not None or (self.lost and not self._found_lost):
             return "dropped"
         done = self._weightiest()
         if done:

@@ -53,8 +53,8 @@ class ObservedStore(BaseSessionStore):
 
     def __getattr__(self, name: str) -> Any:
         """Return what only the inner store has, such as `near` and `reload_tls` of a ClusterStore."""
-        if name == "inner":
-            raise AttributeError(name)  # not made yet, as in a copy
+        if name == "inner" or name.startswith("_"):  # a copy asks before it has one
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(self.inner, name)
 
     # --- operations --------------------------------------------------------------------------------------

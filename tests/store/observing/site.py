@@ -65,6 +65,25 @@ async def discard(request: Request) -> Response:
     return OK
 
 
+async def end_elsewhere(request: Request) -> Response:
+    """Change a session that ends meanwhile, as by another device of its user."""
+    session_of(request)["cart"] = 1
+    await request.app.state.store.delete_by_user("alice")
+    return OK
+
+
+async def end_and_read(request: Request) -> Response:
+    await request.app.state.store.delete_by_user("alice")
+    await session_of(request).greenroom.reload()
+    return OK
+
+
+async def end_and_count(request: Request) -> Response:
+    await request.app.state.store.delete_by_user("alice")
+    return await count(request)
+
+
+ENDING = (end_elsewhere, end_and_read, end_and_count)
 HANDLERS = (home, look, add, login, logout, count, again, fail, discard)
 
 
@@ -74,7 +93,8 @@ class Site:
     def __init__(self, *observers: Observer, **options: Any) -> None:
         self.stage = Stage(**options)
         observe(self.stage.sessions, *observers)
-        self.app = self.stage.app(*HANDLERS)
+        self.app = self.stage.app(*HANDLERS, *ENDING)
+        self.app.state.store = self.stage.store.inner
         self.jar = self.browser()
 
     def browser(self) -> httpx.AsyncClient:

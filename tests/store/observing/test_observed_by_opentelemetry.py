@@ -21,7 +21,7 @@ from greenroom.observing.opentelemetry import BOUNDS, OpenTelemetryObserver
 from greenroom.testing import Library
 from tests.store.extras import requirements_of
 from tests.store.observing.site import Site
-from tests.store.web.web_stage import tell
+from tests.store.web.web_stage import cancelled_at, tell
 
 
 class Telemetry:
@@ -86,6 +86,24 @@ def test_a_span_lies_below_that_of_the_request(library: Library) -> None:
         "GET /logout": ["get sessions", *below["GET /logout"][1:]],
     }
     assert "delete sessions" in below["GET /logout"]
+
+
+def test_a_save_that_outlives_its_request_lies_below_it(library: Library) -> None:
+    telemetry = Telemetry()
+
+    async def story() -> bool:
+        await telemetry.request("add")
+        gate = telemetry.site.stage.store.hold("patch")
+        return await cancelled_at(library, lambda: telemetry.request("add"), gate)
+
+    # Under trio nothing is left to be cancelled at once the save has ended.
+    assert tell(library, story) or library.name == "trio"
+    (patch,) = [each for each in telemetry.spans() if each.name == "patch sessions"]
+    assert patch.attributes is not None
+    assert patch.attributes["greenroom.outcome"] == "done"
+    *_, request = [each for each in telemetry.spans() if each.name == "GET /add"]
+    assert patch.parent is not None
+    assert patch.parent == request.context
 
 
 def test_attributes_are_those_of_the_conventions(library: Library) -> None:

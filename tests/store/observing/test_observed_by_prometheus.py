@@ -1,14 +1,17 @@
 """What a scrape of an app tells of its sessions."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
 prometheus_client = pytest.importorskip("prometheus_client")
 
 from prometheus_client import CollectorRegistry, generate_latest  # noqa: E402  skipped where it is not there
+from prometheus_client.multiprocess import MultiProcessCollector  # noqa: E402
 from prometheus_client.openmetrics import exposition as openmetrics  # noqa: E402
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics  # noqa: E402
 from prometheus_client.parser import text_string_to_metric_families as parse  # noqa: E402
@@ -125,6 +128,31 @@ def test_a_second_one_in_a_registry_is_refused() -> None:
 
 def test_every_counter_of_near_caches_is_told() -> None:
     assert set(NEAR) == set(NearCounts.__struct_fields__) - {"supported"}
+
+
+WORKER = """
+import asyncio, sys
+from greenroom import MemoryStore
+from greenroom.observing import ObservedStore, observe
+from greenroom.observing.prometheus import PrometheusObserver
+observer = PrometheusObserver()
+asyncio.run(ObservedStore(MemoryStore(), observer).clean())
+observer.page("read")
+"""
+
+
+def test_several_workers_are_added_up(tmp_path: Path) -> None:
+    """By prometheus-client's files; what is only looked at is not in them."""
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", WORKER], env=environment, check=True, timeout=60)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, path=str(tmp_path))
+    found = scraped(registry)
+    assert found["greenroom_store_operations_total", "clean", "done"] == 2
+    assert found["greenroom_store_operation_seconds_count", "clean"] == 2
+    assert found["greenroom_pages_total", "read"] == 2
+    assert not [each for each in found if each[0].startswith(("greenroom_session", "greenroom_store_near"))]
 
 
 def test_what_the_extra_requires_is_named() -> None:

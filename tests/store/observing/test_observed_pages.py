@@ -1,16 +1,17 @@
 """What requests did to their session is told once for each, whatever framework serves it."""
 
 import gc
+from typing import Any
 
 import pytest
 
 from greenroom import MemoryStore, UsageError
 from greenroom.observing import ObservedStore, observe
 from greenroom.testing import Library
-from greenroom.web import Session
+from greenroom.web import Session, SessionMiddleware
 from tests.store.observing.site import Site
 from tests.store.observing.stage import Heard
-from tests.store.web.web_stage import SECRET, tell, twin
+from tests.store.web.web_stage import SECRET, Socket, tell, twin
 
 
 def test_each_page_is_told_once(library: Library) -> None:
@@ -113,6 +114,35 @@ def test_to_read_nothing_of_a_store_that_is_away(library: Library) -> None:
 
     tell(library, story)
     assert heard.pages == ["created", "degraded"]
+
+
+def test_a_session_that_is_found_gone_drops_nothing(library: Library) -> None:
+    heard = Heard()
+    site = Site(heard)
+    tell(
+        library,
+        lambda: site.visit("login", "end_elsewhere", "login", "end_and_read", "login", "end_and_count"),
+    )
+    assert heard.pages == ["created", "dropped", "created", "read", "created", "dropped"]
+
+
+def test_a_socket_is_told_when_it_ends(library: Library) -> None:
+    heard = Heard()
+    site = Site(heard)
+
+    async def chat(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        scope["session"]["cart"] = 1
+        await send({"type": "websocket.accept"})
+        assert heard.pages == []
+        while (await receive())["type"] != "websocket.disconnect":
+            scope["session"]["cart"] += 1
+
+    socket = Socket("one", "two")
+    served = SessionMiddleware(chat, session=site.stage.sessions)
+    tell(library, lambda: served(socket.scope, socket.receive, socket.send))
+    assert heard.pages == ["created"]
+    assert heard.counted() == {("create", "done"): 1, ("patch", "done"): 1, ("watch", "done"): 1}
 
 
 def test_events_are_those_of_the_session(library: Library) -> None:

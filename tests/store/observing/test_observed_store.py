@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Awaitable, Callable
+from copy import copy
 from datetime import timedelta
 from typing import Any
 
@@ -24,6 +25,7 @@ from greenroom.observing import KINDS, OUTCOMES, ObservedStore, Observer, Operat
 from greenroom.observing.observer import outcome_of
 from greenroom.testing import FaultyStore, Library, available_libraries, library_named
 from tests.store.observing.stage import Heard
+from tests.store.web.web_stage import cancelled_at
 
 SECONDS = 30.0
 NOT_OPERATIONS = {"aclose", "endings"}
@@ -145,8 +147,19 @@ def test_the_error_passes_through(library: Library, error: Exception, outcome: s
     assert outcome in OUTCOMES
 
 
-def test_a_cancelled_operation_is_no_failure() -> None:
-    """Neither is one that is thrown away with its task."""
+def test_a_cancelled_operation_is_told_as_that(library: Library) -> None:
+    inner, heard = FaultyStore(), Heard()
+    store = ObservedStore(inner, heard)
+
+    async def story() -> bool:
+        gate = inner.hold("get")
+        return await cancelled_at(library, lambda: store.get(new_session_id()), gate)
+
+    assert library.run(story, SECONDS)
+    assert heard.counted() == {("get", "cancelled"): 1}
+
+
+def test_what_ends_with_its_task_is_no_failure() -> None:
     for kind in (KeyboardInterrupt, GeneratorExit):
         assert outcome_of(kind()) == "cancelled"
 
@@ -193,6 +206,13 @@ def test_what_the_store_is_stays_visible(tmp_path: Any) -> None:
         assert store.contention_seconds == inner.contention_seconds
         assert repr(store) == f"<ObservedStore of {inner!r}>"
         assert not hasattr(store, "near")
+
+
+def test_a_copy_is_another_view_of_the_same_store(library: Library) -> None:
+    heard = Heard()
+    twin = copy(ObservedStore(MemoryStore(), heard))
+    library.run(twin.clean, SECONDS)
+    assert heard.counted() == {("clean", "done"): 1}
 
 
 @pytest.mark.parametrize(
