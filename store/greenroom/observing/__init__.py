@@ -12,13 +12,13 @@ overrides what it wants to know.
 
 from typing import TYPE_CHECKING, Any
 
-from greenroom.observing.observer import KINDS, OUTCOMES, PAGES, Observer, Operation
+from greenroom.observing.observer import KINDS, OUTCOMES, PAGES, Observer, Operation, Page
 from greenroom.observing.store import ObservedStore
 
 if TYPE_CHECKING:
     from greenroom.observing.sessions import observe
 
-__all__ = ["KINDS", "OUTCOMES", "PAGES", "ObservedStore", "Observer", "Operation", "observe"]
+__all__ = ["KINDS", "OUTCOMES", "PAGES", "ObservedStore", "Observer", "Operation", "Page", "observe"]
 
 
 def __getattr__(name: str) -> Any:

@@ -29,6 +29,12 @@ SECONDS = Metric(
     "time of an operation, as the app waits for it",
     ("kind",),
 )
+PAGE_SECONDS = Metric(
+    "greenroom_page_seconds",
+    "histogram",
+    "time that loading, saving and extending the session of a request took",
+    ("outcome",),
+)
 BOUNDS_SECONDS = tuple(2**bit * 1e-9 for bit in range(13, 34, 2))
 """Those of the buckets, from 8 µs to 8.6 s: every second bound of the servers' histograms."""
 PAGES_OF_SESSIONS = Metric(
@@ -77,4 +83,4 @@ NEAR: Mapping[str, Metric] = {
 }
 """By the counters of `ClusterStore.near`."""
 
-METRICS = (OPERATIONS, SECONDS, PAGES_OF_SESSIONS, EVENTS, *NEAR.values())
+METRICS = (OPERATIONS, SECONDS, PAGES_OF_SESSIONS, PAGE_SECONDS, EVENTS, *NEAR.values())

@@ -31,6 +31,7 @@ KINDS = (
 )
 """What is asked of a store, by the words of the servers' metrics where they have one."""
 
+NS = 1e-9
 DONE = "done"
 MISSING = "missing"
 CANCELLED = "cancelled"
@@ -69,14 +70,24 @@ class Operation(msgspec.Struct, frozen=True):
     error: BaseException | None = None
 
 
+class Page(msgspec.Struct, frozen=True):
+    """One request that is over. `outcome`, one of `PAGES`, is what it did to its session.
+
+    `seconds` is how long loading, saving and extending it took, waiting for the store included.
+    """
+
+    outcome: str
+    seconds: float
+
+
 class Observer:
     """Does nothing with anything; override what you want to know."""
 
     def operation(self, operation: Operation) -> None:
         """Hear of an operation of a store, as it ends."""
 
-    def page(self, outcome: str) -> None:
-        """Hear what a request did to its session, one of `PAGES`, when it is over."""
+    def page(self, page: Page) -> None:
+        """Hear what a request did to its session, when it is over."""
 
     def follow_near(self, near: Callable[[], "NearCounts"]) -> None:
         """Take what tells at any time what the near caches of a store have done."""
@@ -105,11 +116,11 @@ class Observers:
             except Exception as error:  # noqa: BLE001  the operation is over, whatever an observer makes of it
                 self._warn(each, error)
 
-    def page(self, outcome: str) -> None:
+    def page(self, page: Page) -> None:
         """Tell all of a page."""
         for each in self.all:
             try:
-                each.page(outcome)
+                each.page(page)
             except Exception as error:  # noqa: BLE001  as above
                 self._warn(each, error)
 

@@ -27,8 +27,8 @@ except ImportError as error:
 
 import greenroom
 from greenroom.observing.followed import Followed
-from greenroom.observing.names import EVENTS, NEAR, PAGES_OF_SESSIONS
-from greenroom.observing.observer import CANCELLED, Observer, Operation
+from greenroom.observing.names import BOUNDS_SECONDS, EVENTS, NEAR, PAGE_SECONDS, PAGES_OF_SESSIONS
+from greenroom.observing.observer import CANCELLED, Observer, Operation, Page
 
 if TYPE_CHECKING:
     from greenroom.dialog.near import NearCounts
@@ -65,6 +65,12 @@ class OpenTelemetryObserver(Observer):
         )
         pages, events = PAGES_OF_SESSIONS, EVENTS
         self._pages = meter.create_counter("greenroom.pages", unit="{request}", description=pages.help)
+        self._page_duration = meter.create_histogram(
+            "greenroom.page.duration",
+            unit="s",
+            description=PAGE_SECONDS.help,
+            explicit_bucket_boundaries_advisory=BOUNDS_SECONDS,
+        )
         meter.create_observable_counter(
             "greenroom.session.events", [self._events], unit="{event}", description=events.help
         )
@@ -103,9 +109,11 @@ class OpenTelemetryObserver(Observer):
                 span.set_status(StatusCode.ERROR)
             span.end(ended_ns)
 
-    def page(self, outcome: str) -> None:
-        """Count a page."""
-        self._pages.add(1, {"greenroom.outcome": outcome})
+    def page(self, page: Page) -> None:
+        """Count a page, and note how long its session took."""
+        attributes = {"greenroom.outcome": page.outcome}
+        self._pages.add(1, attributes)
+        self._page_duration.record(page.seconds, attributes)
 
     def follow_near(self, near: "Callable[[], NearCounts]") -> None:
         """Tell of the near caches of one store more."""

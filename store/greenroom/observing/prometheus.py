@@ -26,10 +26,11 @@ from greenroom.observing.names import (
     EVENTS,
     NEAR,
     OPERATIONS,
+    PAGE_SECONDS,
     PAGES_OF_SESSIONS,
     SECONDS,
 )
-from greenroom.observing.observer import OUTCOMES, PAGES, Observer, Operation
+from greenroom.observing.observer import OUTCOMES, PAGES, Observer, Operation, Page
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric as Family
@@ -44,13 +45,16 @@ class PrometheusObserver(Observer):
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._operations = Counter(OPERATIONS.name, OPERATIONS.help, OPERATIONS.labels, registry=registry)
-        self._seconds = Histogram(
-            SECONDS.name, SECONDS.help, SECONDS.labels, registry=registry, buckets=BOUNDS_SECONDS
+        self._seconds, self._page_seconds = (
+            Histogram(each.name, each.help, each.labels, registry=registry, buckets=BOUNDS_SECONDS)
+            for each in (SECONDS, PAGE_SECONDS)
         )
         pages = PAGES_OF_SESSIONS
         counter = Counter(pages.name, pages.help, pages.labels, registry=registry)
         # All of them from the start, so that a rate is known from the first one on.
-        self._pages = {outcome: counter.labels(outcome) for outcome in PAGES}
+        self._pages = {
+            outcome: (counter.labels(outcome), self._page_seconds.labels(outcome)) for outcome in PAGES
+        }
         self._by_kind: dict[str, tuple[Mapping[str, Counter], Histogram]] = {}
         self._followed = Followed()
         registry.register(_Figures(self._followed))
@@ -64,9 +68,11 @@ class PrometheusObserver(Observer):
         outcomes[operation.outcome].inc()
         seconds.observe(operation.seconds)
 
-    def page(self, outcome: str) -> None:
-        """Count a page."""
-        self._pages[outcome].inc()
+    def page(self, page: Page) -> None:
+        """Count a page, and how long its session took."""
+        counter, seconds = self._pages[page.outcome]
+        counter.inc()
+        seconds.observe(page.seconds)
 
     def follow_near(self, near: "Callable[[], NearCounts]") -> None:
         """Tell of the near caches of one store more."""

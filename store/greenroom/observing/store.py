@@ -13,13 +13,11 @@ from weakref import WeakMethod
 from greenroom.endings import Tell, Watch
 from greenroom.errors import UsageError
 from greenroom.fields import UNCHANGED, Unchanged
-from greenroom.observing.observer import DONE, MISSING, Observer, Observers, Operation, outcome_of
+from greenroom.observing.observer import DONE, MISSING, NS, Observer, Observers, Operation, outcome_of
 from greenroom.patching import PathLike, PathValues
 from greenroom.sessions import BaseSessionStore, SessionData, SessionInfo, StoredSession
 
 Result = TypeVar("Result")
-
-_NS = 1e-9
 
 
 class ObservedStore(BaseSessionStore):
@@ -197,7 +195,7 @@ class ObservedStore(BaseSessionStore):
         return result
 
     def _tell(self, kind: str, outcome: str, began_ns: int, error: BaseException | None = None) -> None:
-        seconds = (self._clock_ns() - began_ns) * _NS
+        seconds = (self._clock_ns() - began_ns) * NS
         self._observers.operation(Operation(kind, outcome, seconds, error))
 
 

@@ -1,5 +1,7 @@
 """A web app whose sessions are observed, and what browsers do to it."""
 
+from collections.abc import Callable
+from time import perf_counter_ns
 from typing import Any
 
 import httpx
@@ -90,9 +92,11 @@ HANDLERS = (home, look, add, login, logout, count, again, fail, discard)
 class Site:
     """The app, and one browser at it."""
 
-    def __init__(self, *observers: Observer, **options: Any) -> None:
+    def __init__(
+        self, *observers: Observer, clock_ns: Callable[[], int] = perf_counter_ns, **options: Any
+    ) -> None:
         self.stage = Stage(**options)
-        observe(self.stage.sessions, *observers)
+        observe(self.stage.sessions, *observers, clock_ns=clock_ns)
         self.app = self.stage.app(*HANDLERS, *ENDING)
         self.app.state.store = self.stage.store.inner
         self.jar = self.browser()

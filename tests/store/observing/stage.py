@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from greenroom.observing import Observer, Operation
+from greenroom.observing import Observer, Operation, Page
 
 
 class Heard(Observer):
@@ -13,14 +13,16 @@ class Heard(Observer):
     def __init__(self) -> None:
         self.operations: list[Operation] = []
         self.pages: list[str] = []
+        self.page_seconds: list[float] = []
         self.near: list[Callable[[], Any]] = []
         self.events: list[Callable[[], Mapping[str, int]]] = []
 
     def operation(self, operation: Operation) -> None:
         self.operations.append(operation)
 
-    def page(self, outcome: str) -> None:
-        self.pages.append(outcome)
+    def page(self, page: Page) -> None:
+        self.pages.append(page.outcome)
+        self.page_seconds.append(page.seconds)
 
     def follow_near(self, near: Callable[[], Any]) -> None:
         self.near.append(near)

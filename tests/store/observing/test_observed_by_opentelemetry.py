@@ -182,6 +182,9 @@ def test_pages_events_and_near_caches_are_told(library: Library) -> None:
     tell(library, lambda: telemetry.site.visit("add", "look", "look"))
     pages = telemetry.points("greenroom.pages", "greenroom.outcome")
     assert {outcome: each.value for outcome, each in pages.items()} == {"created": 1, "read": 2}
+    durations = telemetry.points("greenroom.page.duration", "greenroom.outcome")
+    assert {outcome: each.count for outcome, each in durations.items()} == {"created": 1, "read": 2}
+    assert all(0 < each.sum < 30 for each in durations.values())
     assert telemetry.points("greenroom.session.events", "greenroom.event")["loads"].value == 2
     metrics = telemetry.metrics()
     assert [each.value for each in metrics["greenroom.store.near.entries"].data.data_points] == [2]

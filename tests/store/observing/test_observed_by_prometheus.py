@@ -68,6 +68,8 @@ def test_a_scrape_tells_operations_and_pages(library: Library) -> None:
         "ended": 1,
     }
     assert found["greenroom_session_events_total", "patches"] == 1
+    assert found["greenroom_page_seconds_count", "read"] == 1
+    assert 0 < found["greenroom_page_seconds_sum", "read"] < 30
 
 
 def test_near_caches_are_told_for_all_stores_together() -> None:
@@ -133,11 +135,11 @@ def test_every_counter_of_near_caches_is_told() -> None:
 WORKER = """
 import asyncio, sys
 from greenroom import MemoryStore
-from greenroom.observing import ObservedStore, observe
+from greenroom.observing import ObservedStore, Page
 from greenroom.observing.prometheus import PrometheusObserver
 observer = PrometheusObserver()
 asyncio.run(ObservedStore(MemoryStore(), observer).clean())
-observer.page("read")
+observer.page(Page("read", 0.5))
 """
 
 
@@ -152,6 +154,7 @@ def test_several_workers_are_added_up(tmp_path: Path) -> None:
     assert found["greenroom_store_operations_total", "clean", "done"] == 2
     assert found["greenroom_store_operation_seconds_count", "clean"] == 2
     assert found["greenroom_pages_total", "read"] == 2
+    assert found["greenroom_page_seconds_sum", "read"] == 1
     assert not [each for each in found if each[0].startswith(("greenroom_session", "greenroom_store_near"))]
 
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from greenroom import MemoryStore, UsageError
+from greenroom import MemoryStore, SessionData, UsageError
 from greenroom.observing import ObservedStore, observe
+from greenroom.sessions import StoredSession
 from greenroom.testing import Library
 from greenroom.web import Session, SessionMiddleware
 from tests.store.observing.site import Site
@@ -114,6 +115,55 @@ def test_to_read_nothing_of_a_store_that_is_away(library: Library) -> None:
 
     tell(library, story)
     assert heard.pages == ["created", "degraded"]
+
+
+class Slow(MemoryStore):
+    """Takes whole seconds, by a clock that stands still otherwise."""
+
+    now_ns = 0
+
+    def take(self, seconds: int) -> None:
+        self.now_ns += seconds * 1_000_000_000
+
+    async def create(self, session: SessionData) -> int:
+        self.take(2)
+        return await super().create(session)
+
+    async def get_stored(self, session_id: str) -> StoredSession | None:
+        self.take(1)
+        return await super().get_stored(session_id)
+
+    async def patch_stored(self, session_id: str, **options: Any) -> StoredSession:
+        self.take(3)
+        return await super().patch_stored(session_id, **options)
+
+
+def test_the_time_of_a_page_is_that_of_its_session(library: Library) -> None:
+    """The last one loads, saves and loads again."""
+    heard, store = Heard(), Slow()
+    site = Site(heard, store=store, clock_ns=lambda: store.now_ns)
+
+    async def story() -> None:
+        await site.visit("home", "add", "look", "again")
+
+    tell(library, story)
+    assert heard.pages == ["anonymous", "created", "read", "changed"]
+    assert heard.page_seconds == pytest.approx([0, 2, 1, 5])
+    assert [each.seconds for each in heard.operations] == pytest.approx([2, 1, 1, 3, 1])
+
+
+def test_a_page_whose_store_is_away_took_time_too(library: Library) -> None:
+    heard = Heard()
+    site = Site(heard)
+
+    async def story() -> None:
+        await site.visit("add")
+        site.stage.store.fail("get")
+        await site.visit("look")
+
+    tell(library, story)
+    assert heard.pages == ["created", "refused"]
+    assert all(0 < each < 30 for each in heard.page_seconds)
 
 
 def test_a_session_that_is_found_gone_drops_nothing(library: Library) -> None:

@@ -21,7 +21,7 @@ from greenroom import (
     new_session_id,
 )
 from greenroom.fields import utc_now
-from greenroom.observing import KINDS, OUTCOMES, ObservedStore, Observer, Operation
+from greenroom.observing import KINDS, OUTCOMES, ObservedStore, Observer, Operation, Page
 from greenroom.observing.observer import outcome_of
 from greenroom.testing import FaultyStore, Library, available_libraries, library_named
 from tests.store.observing.stage import Heard
@@ -176,7 +176,7 @@ class Broken(Observer):
     def operation(self, operation: Operation) -> None:
         raise RuntimeError("alice's secret")
 
-    def page(self, outcome: str) -> None:
+    def page(self, page: Page) -> None:
         raise RuntimeError("alice's secret")
 
 
