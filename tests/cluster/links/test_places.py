@@ -3,6 +3,8 @@
 import pytest
 
 from greenroom import wire
+from greenroom.errors import UsageError
+from greenroom_cluster.config import ActorOptions
 from greenroom_cluster.links.places import BESIDE_MAX, BY_SECRET, Places
 
 WEB, SHOP = "greenroom://test/client/web", "greenroom://test/client/shop"
@@ -63,21 +65,26 @@ def test_the_room_beside_clients_is_shared_and_peers_have_the_rest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("places", "mend"),
+    ("places", "most", "mend"),
     [
-        (Places(100, 1, several=True), "raise --identity-connections-max"),
-        (Places(1, 2000, several=True, scarce=True), "raise its limit of open files (ulimit -n)"),
+        (Places(100, 10, several=True), 10, "run fewer, or raise --identity-connections-max"),
+        (Places(4, 2000, several=True, scarce=True), 3, "raise its limit of open files (ulimit -n)"),
+        (Places(4, 2000, several=True), 3, "run fewer"),
     ],
 )
-def test_a_refusal_names_whom_and_what_to_change(places: Places, mend: str) -> None:
-    places.take(wire.ROLE_CLIENT, WEB)
+def test_a_refusal_names_whom_and_what_to_change(places: Places, most: int, mend: str) -> None:
+    taken(places, WEB)
     refusal = places.refusal(wire.ROLE_CLIENT, WEB)
-    if places.full is refusal:
-        assert mend in refusal.message
-        return
     assert refusal is not None
-    assert f"1 clients of {WEB}" in refusal.message
-    assert mend in refusal.message
+    assert f"serves {most} clients of {WEB} already" in refusal.message
+    assert refusal.message.endswith(mend)
+
+
+@pytest.mark.parametrize("count", [0, -1, 10_001])
+def test_an_option_that_makes_no_sense_is_refused_by_name(count: int) -> None:
+    ActorOptions(identity_connections_max=10_000).check()
+    with pytest.raises(UsageError, match="--identity-connections-max must be 1 to 10000"):
+        ActorOptions(identity_connections_max=count).check()
 
 
 def test_nothing_is_kept_of_who_has_gone() -> None:
