@@ -106,23 +106,23 @@ class Dashboard:
             return Response(media_type="text/event-stream")
         if self._viewers >= VIEWERS_MAX:
             return PlainTextResponse(f"{VIEWERS_MAX} pages show this already: close one\n", 503)
+        self._viewers += 1  # here, so that no two are the last one
         return _Stream(self, request)
 
     async def watch(self, request: Request, send: Send) -> None:
         """Send what changes, until who watches may not any more."""
-        sent = Sent()
-        self._viewers += 1
-        try:
-            data = greeting()
-            while True:
-                await self._live.next()
-                if self._refusal(request) is not None:
-                    return
-                data += event("look", self._live.news(sent))
-                await send({"type": "http.response.body", "body": data, "more_body": True})
-                data = b""
-        finally:
-            self._viewers -= 1
+        sent, data = Sent(), greeting()
+        while True:
+            await self._live.next()
+            if self._refusal(request) is not None:
+                return
+            data += event("look", self._live.news(sent))
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+            data = b""
+
+    def leave(self) -> None:
+        """Make room for another viewer."""
+        self._viewers -= 1
 
 
 class _Stream:
@@ -133,6 +133,12 @@ class _Stream:
         self._request = request
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._stream(receive, send)
+        finally:
+            self._dashboard.leave()
+
+    async def _stream(self, receive: Receive, send: Send) -> None:
         headers = [(b"content-type", b"text/event-stream")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         async with open_tasks() as tasks:
