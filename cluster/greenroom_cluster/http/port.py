@@ -143,7 +143,8 @@ class HttpPort:
             _limited_log.info("http_refused", remote=visitor.remote, reason=str(error))
         except Exception as error:  # noqa: BLE001  one connection's failure must never reach the others
             if not isinstance(only_error(error), _GONE):
-                _limited_log.error("http_failed", error=describe_error(error))
+                # Pages tell of theirs themselves. This is a stranger's doing, whom Hypercorn did not expect.
+                _limited_log.warning("http_broken", remote=visitor.remote, error=describe_error(error))
         finally:
             self._visitors.leave(visitor)
             self._open.discard(visitor)

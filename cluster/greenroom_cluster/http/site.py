@@ -78,7 +78,7 @@ class Site:
 
     async def serve(self, visitor: Visitor, proven: Proven | None) -> None:
         """Serve one connection to its end."""
-        told = ConnectionState({"proven": proven})
+        told = ConnectionState({"proven": proven, "visitor": visitor})
         stream: Any = visitor  # it uses no more of a stream than a visitor has
         await TCPServer(self._app, self._config, WorkerContext(None), told, stream)
 
@@ -151,14 +151,16 @@ class _Gate:
 
         refusal = self._guard.objection(asked_of(scope))
         app: ASGIApp = self._app if refusal is None else refused(refusal)
-        try:
-            await app(scope, receive, send_with_headers)
-        except Exception as error:  # noqa: BLE001  the failure of one page is not the process's
-            _limited_log.error("http_failed", error=describe_error(error))
-            if not began:
-                await PlainTextResponse("this page failed; the log says how\n", 500)(
-                    scope, receive, send_with_headers
-                )
+        visitor: Visitor = scope["state"]["visitor"]
+        with visitor.request():
+            try:
+                await app(scope, receive, send_with_headers)
+            except Exception as error:  # noqa: BLE001  the failure of one page is not the process's
+                _limited_log.error("http_failed", error=describe_error(error))
+                if not began:
+                    await PlainTextResponse("this page failed; the log says how\n", 500)(
+                        scope, receive, send_with_headers
+                    )
 
 
 def _json(document: Mapping[str, Any], status: int = 200) -> Response:

@@ -1,6 +1,9 @@
 """One connection to an HTTP port, with TLS or without, in the form in which Hypercorn uses it."""
 
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import inf
 from typing import Any
 
 import trio
@@ -11,6 +14,8 @@ from greenroom.tls.channel import TlsError
 SEND_SECONDS = 10.0
 """Whoever does not read what it asked for is not waited for longer."""
 HANDSHAKE_SECONDS = 5.0
+REQUEST_SECONDS = 10.0
+"""Whoever asks for nothing is not waited for longer, whatever else it sends: pings of HTTP/2, for example."""
 _FAREWELL_SECONDS = 1.0
 _READ_BYTES = 4096
 
@@ -31,6 +36,8 @@ class Visitor:
         # Hypercorn sends within a shield, so only a deadline inside of it ends what is not read.
         self._patience = trio.CancelScope()
         self._send_seconds = SEND_SECONDS
+        self._requests = 0
+        self._rests_since = trio.current_time()
 
     def abort(self, reason: str = "") -> None:
         """End it."""
@@ -65,10 +72,31 @@ class Visitor:
     def _stream(self) -> trio.SocketStream | trio.SSLStream:
         return self._transport if self._tls is None else self._tls
 
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Note that a request is answered in the body."""
+        self._requests += 1
+        try:
+            yield
+        finally:
+            self._requests -= 1
+            self._rests_since = trio.current_time()
+
+    @property
+    def _request_deadline(self) -> float:
+        return inf if self._requests else self._rests_since + REQUEST_SECONDS
+
     async def receive_some(self, bytes_max: int) -> bytes:
-        """Return what has come, nothing at the end."""
-        # In small pieces: a head is refused for its length only if it comes in several.
-        return bytes(await self._stream.receive_some(min(bytes_max, _READ_BYTES)))
+        """Return what has come, nothing at the end. Ends the connection if no request comes in time."""
+        while True:
+            with trio.CancelScope(deadline=self._request_deadline) as patience:
+                # In small pieces: a head is refused for its length only if it comes in several.
+                data = bytes(await self._stream.receive_some(min(bytes_max, _READ_BYTES)))
+            if not patience.cancelled_caught:
+                return data
+            if trio.current_time() >= self._request_deadline:
+                self.abort()
+                return b""
 
     async def send_all(self, data: bytes) -> None:
         """Send all of this. Ends the connection, and raises BrokenResourceError, if it is not read."""

@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from greenroom.tokens import new_token
 from greenroom_cluster.http import port as port_module
 from greenroom_cluster.http import site, visitor
 from greenroom_cluster.http.port import HttpPort, HttpSettings
+from greenroom_cluster.inspection import ClusterStatus
 from greenroom_cluster.runtime.reloading import reload_all
 from greenroom_cluster.tls_options import NodeTlsOptions, ServerTlsOptions
 from greenroom_cluster.tokens.files import Tokens
@@ -292,6 +294,48 @@ async def test_who_reads_nothing_is_waited_for_only_so_long(monkeypatch: pytest.
                 await trio.lowlevel.checkpoint()
             while len(port._visitors):
                 await trio.lowlevel.checkpoint()
+
+
+async def test_pings_of_http_2_are_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visitor, "REQUEST_SECONDS", 0.3)
+    ping = b"\0\0\x08\x06\0\0\0\0\0" + bytes(8)
+    async with open_port() as port:
+        stream = await raw(port)
+        await stream.send_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0")
+        answers = 0
+        with trio.fail_after(20):
+            with suppress(trio.BrokenResourceError):
+                while await stream.receive_some(64):
+                    answers += 1
+                    await stream.send_all(ping)
+            while len(port._visitors):
+                await trio.lowlevel.checkpoint()
+        assert answers > 2
+
+
+async def test_a_page_may_take_longer_than_a_request_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visitor, "REQUEST_SECONDS", 0.3)
+    view, begun, may_end = FakeView(), trio.Event(), trio.Event()
+
+    async def look() -> ClusterStatus:
+        begun.set()
+        await may_end.wait()
+        return status("full")
+
+    view.look = look  # type: ignore[method-assign]
+    answers: list[int] = []
+    async with open_port(view) as port, trio.open_nursery() as nursery:
+
+        async def ask() -> None:
+            answers.append((await get(port, "/readyz?cluster")).status_code)
+
+        nursery.start_soon(ask)
+        await begun.wait()
+        began = trio.current_time()
+        while trio.current_time() < began + 2 * visitor.REQUEST_SECONDS:
+            assert (await get(port, "/livez")).status_code == 200
+        may_end.set()
+    assert answers == [200]
 
 
 async def test_a_websocket_is_refused() -> None:
