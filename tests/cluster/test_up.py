@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from greenroom.errors import UnavailableError
+from greenroom.loopback_secrets import LoopbackSecrets
 from greenroom_cluster.cli import cluster_up
 from greenroom_cluster.config import ActorOptions, Durability, NodeOptions
 from greenroom_cluster.local_settings import LocalClusterSettings
@@ -35,3 +36,43 @@ async def test_sessions_on_disk_are_awaited_for_as_long_as_it_takes(
     with pytest.raises(UnavailableError):
         await cluster_up.run_up(settings, json=True)
     assert asked == [seconds]
+
+
+WITHIN_TLS = ", with the certificate of an operator or observer, or an observer's token"
+
+
+class Running:
+    """A cluster that runs, as far as what is printed of it goes."""
+
+    nodes = ("n1",)
+    url = "greenroom://127.0.0.1:7400/greenroom"
+    memory_bytes_max = 1 << 30
+    credentials: object = None
+
+    def __init__(self, http: str, credentials: object = None) -> None:
+        self.http_urls = {"n1": http} if http else {}
+        self.dashboard_url = f"{http}/dashboard" if http else ""
+        self.credentials = credentials
+
+
+@pytest.mark.parametrize(
+    ("running", "line"),
+    [
+        (Running("http://127.0.0.1:7480"), "dashboard: http://127.0.0.1:7480/dashboard"),
+        (
+            Running("http://127.0.0.1:7480", LoopbackSecrets("greenroom")),
+            "dashboard: http://127.0.0.1:7480/dashboard, which asks for what `greenroom http-token` prints",
+        ),
+        (
+            Running("https://127.0.0.1:7480"),
+            f"dashboard: https://127.0.0.1:7480/dashboard{WITHIN_TLS}",
+        ),
+        (Running(""), ""),
+    ],
+)
+def test_the_dashboard_is_named_with_what_it_asks_for(
+    running: Any, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster_up._print_ready(running, LocalClusterSettings(), 1.0, json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert [each for each in lines if each.startswith("dashboard")] == [line] * bool(line)

@@ -495,3 +495,10 @@ def test_what_clients_keep_is_shown_if_asked_for(capsys: pytest.CaptureFixture[s
     assert row[titles.index("held")] == "3"
     print_status(status, shards=True)
     assert "held" not in capsys.readouterr().out
+
+
+def test_a_copy_under_way_is_told_with_how_far_it_has_come() -> None:
+    primary = msgspec.structs.replace(replica("primary", joining=(B,)), join_progress=(30, 100))
+    found = summarize(cluster_map(), words(a=primary)).shards[0]
+    assert (found.state, found.joiner, found.join_progress) == (JOINING, "n2/0", (30, 100))
+    assert summarize(cluster_map(), {}).shards[0].join_progress == (0, 0)
