@@ -21,7 +21,7 @@ OVERHEAD_BYTES_MAX = RECORD_BYTES_MAX
 
 A record of one byte costs as much work as one of a thousand, and 22 bytes beside. So a read is bounded by
 those, however the other side cuts what it sends. A record that is not complete yet has to be within the
-bound, or a long one would end each read.
+bound, or a long one would end each read. What an earlier read had of a record hides as much of the next.
 """
 
 
