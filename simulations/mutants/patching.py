@@ -6,6 +6,8 @@ simulated world.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import signature
+from types import FunctionType
 from typing import Any
 
 import msgspec
@@ -20,8 +22,10 @@ class Patches:
         self._undo: list[tuple[Any, str, Any]] = []
 
     def set(self, owner: Any, name: str, value: Any) -> None:
-        """Replace an attribute of a class or module."""
-        self._undo.append((owner, name, owner.__dict__[name]))
+        """Replace an attribute of a class or module. Raises TypeError if a default is not what it was."""
+        former = owner.__dict__[name]
+        _check_defaults(former, value)
+        self._undo.append((owner, name, former))
         setattr(owner, name, value)
 
     def undo(self) -> None:
@@ -29,6 +33,16 @@ class Patches:
         for owner, name, value in reversed(self._undo):
             setattr(owner, name, value)
         self._undo.clear()
+
+
+def _check_defaults(former: Any, value: Any) -> None:
+    """A mutant makes the mistake that it names, and none by a default that has changed since."""
+    if not (isinstance(former, FunctionType) and isinstance(value, FunctionType)):
+        return
+    defaults = {each.name: each.default for each in signature(former).parameters.values()}
+    for each in signature(value).parameters.values():
+        if each.default is not each.empty and each.default != defaults.get(each.name, each.default):
+            raise TypeError(f"{former.__qualname__} has another default of {each.name} by now")
 
 
 @contextmanager

@@ -1,9 +1,8 @@
-# ruff: noqa: ANN001, ANN202, SLF001  mutants reach into what they break, and are not typed code
+# ruff: noqa: ANN001, ANN003, ANN202, SLF001  mutants reach into what they break, and are not typed code
 """Mutants of the proof that both sides of a connection know one secret."""
 
 from greenroom.proofs import Challenge, NotProvenError, Proof
 from greenroom_cluster.links.handshake import Door, Serve
-from greenroom_cluster.tokens.table import PLAINTEXT
 from simulations.mutants.patching import Patches, mutant
 from simulations.mutants.stories import INTRUDED
 
@@ -30,9 +29,9 @@ def _(patches: Patches) -> None:
     """Who says nothing of a secret is served as without one."""
     original = Door.receive
 
-    def receive(self, greeting, clock_us, crowded=None, identity=None, challenge=None, uncertified=PLAINTEXT):
+    def receive(self, greeting, clock_us, challenge=None, **others):
         asked = challenge if greeting.auth else None
-        return original(self, greeting, clock_us, crowded, identity, asked, uncertified)
+        return original(self, greeting, clock_us, challenge=asked, **others)
 
     patches.set(Door, "receive", receive)
 

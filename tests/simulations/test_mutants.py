@@ -76,6 +76,19 @@ class Recorded(Patches):
         super().set(owner, name, value)
 
 
+def test_a_mutant_has_the_defaults_of_what_it_replaces() -> None:
+    class Broken:
+        def receive(self, crowded: Any = len) -> Any:
+            return crowded("")
+
+    patches = Patches()
+    with pytest.raises(TypeError, match=r"Broken\.receive has another default of crowded"):
+        patches.set(Broken, "receive", lambda self, crowded=None: crowded(""))
+    patches.set(Broken, "receive", lambda self, crowded=len: crowded("x"))
+    patches.undo()
+    assert Broken().receive() == 0
+
+
 def test_the_page_names_every_mutant_and_no_other() -> None:
     page = (Path(__file__).parents[2] / "docs/simulations.md").read_text()
     table, rules = page[page.index("## Mutants") : page.index("## What they found")].split("### Rules of")
