@@ -46,8 +46,10 @@ from greenroom_cluster.runtime.lean_child import load_logs
 load_logs()
 import greenroom_cluster.cli.commands
 import greenroom_cluster.runtime.node_process
+import greenroom_cluster.http.port
+import greenroom_cluster.http.site
 loaded = {name.partition(".")[0] for name in sys.modules}
-print(sorted(loaded & {"rich", "pygments", "twisted"}))
+print(sorted(loaded & {"rich", "pygments", "twisted", "uvloop"}))
 import rich.console
 """
 

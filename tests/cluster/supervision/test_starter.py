@@ -30,7 +30,7 @@ from greenroom_cluster.runtime.starter import (
     open_starter,
 )
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.forks, pytest.mark.system, pytest.mark.timeout(60)]
 ROOT = Path(__file__).parents[3]
 
 
