@@ -109,6 +109,7 @@ class _Connection(asyncio.Protocol):
         self.awaited: tuple[Challenge, wire.Hello, wire.Hello] | None = None
         self.peers = cluster.subscribers if actor is None else actor.connections
         self.subscribed = False
+        self.out: bytearray | None = None  # what answers a read, while that is taken in
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -121,10 +122,15 @@ class _Connection(asyncio.Protocol):
         self.peers.discard(self)
 
     def send(self, *messages: Any) -> None:
-        self.transport.write(bytes(encode_frames(messages, 16 << 20)))
+        """Send this behind all that was said before."""
+        frames = encode_frames(messages, 16 << 20)
+        if self.out is None:
+            self.transport.write(bytes(frames))
+        else:
+            self.out += frames
 
     def data_received(self, data: bytes) -> None:
-        out = bytearray()
+        out = self.out = bytearray()
         try:
             payloads = self.frames.feed(data)
             for payload in payloads:
@@ -141,6 +147,8 @@ class _Connection(asyncio.Protocol):
         except (RemoteProtocolError, msgspec.MsgspecError):
             self.transport.abort()
             return
+        finally:
+            self.out = None
         if out:
             self.transport.write(bytes(out))
 
@@ -308,6 +316,16 @@ class FakeCluster:
         return self.state.answer(client, request)
 
     # --- what tests do to it -----------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def stalled(self) -> Iterator[None]:
+        """Have the cluster do nothing meanwhile; what is sent to it is read at once afterwards."""
+        go_on = threading.Event()
+        self._loop.call_soon_threadsafe(go_on.wait)
+        try:
+            yield
+        finally:
+            go_on.set()
 
     def publish(self, **changes: Any) -> None:
         """Make the next version of the map with these fields and send the change to subscribers."""
