@@ -265,9 +265,12 @@ async def test_shards_that_wait_for_a_lost_node_are_told_with_the_ways_out(tmp_p
 
 @contextmanager
 def few_files() -> Iterator[None]:
-    """What is started meanwhile begins with a low limit of open files, which it may raise."""
+    """What is started meanwhile begins with a lower limit of open files than it may have.
+
+    This process has the lower limit too, and enough for what other tests have left open.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, hard), hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard - 1, hard))
     try:
         yield
     finally:
