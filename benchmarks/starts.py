@@ -23,7 +23,8 @@ from benchmarks.pairs import checked_out
 from benchmarks.processes import Process, descendants
 
 _UP = (
-    *("uv", "run", "--quiet", "greenroom", "up", "--nodes=3", "--actors=2"),
+    # Not by `uv run`, which would be ended with the benchmark and leave the cluster behind.
+    *(".venv/bin/greenroom", "up", "--nodes=3", "--actors=2"),
     *("--listen=127.0.0.1:0", "--json", "--log-level=error"),
 )
 _START_SECONDS = 120.0
@@ -49,10 +50,10 @@ def started(tree: Path) -> Start:
     try:
         json.loads(process.answer(_START_SECONDS))
         seconds = time.monotonic() - began
-        pids = descendants(process.pid)
+        pids = [process.pid, *descendants(process.pid)]
         cpu = sum(map(_cpu_seconds, pids))
         time.sleep(_SETTLE_SECONDS)
-        pids = descendants(process.pid)
+        pids = [process.pid, *descendants(process.pid)]
         return Start(
             seconds=seconds,
             cpu_seconds=cpu,
