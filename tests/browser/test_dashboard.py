@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from greenroom_cluster.inspection import ClusterStatus
 from tests.browser.conftest import PAGE_MILLISECONDS, what_is_missing
 from tests.browser.test_website import Reader
-from tests.browser.watched import DATUM, USER, Watched, show_token, watched_cluster
+from tests.browser.watched import DATUM, USER, WATCHED, Watched, show_token, watched_cluster
 
 pytestmark = [pytest.mark.browser, pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -160,6 +161,32 @@ def test_the_page_holds_no_id_and_no_datum(operator: Reader, watched: Watched) -
     assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, "Strict", "/dashboard")
     assert cookie["expires"] == -1
     assert operator.page.evaluate("document.cookie") == ""
+
+
+def test_an_operator_signs_out(operator: Reader, watched: Watched) -> None:
+    other = operator.context.new_page()
+    other.goto(watched.url)
+    other.locator("#shards > li").first.wait_for()
+    operator.page.get_by_role("button", name="Sign out").press("Enter")
+    operator.page.get_by_label("Token").wait_for()
+    assert operator.context.cookies() == []
+    other.get_by_label("Token").wait_for()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_hundreds_of_shards_fit_a_phone(chrome: Any, scheme: str) -> None:
+    if missing := what_is_missing():
+        pytest.skip(missing)
+    with watched_cluster(replace(WATCHED, shards=512)) as watched:
+        watched.wait_healthy()
+        reader = Reader(chrome, scheme)
+        reader.context.set_default_timeout(PAGE_MILLISECONDS)
+        reader.page.set_viewport_size({"width": 360, "height": 740})
+        show_token(reader.page, watched)
+        assert reader.page.locator("#shards > li").count() == 512
+        agree_within_two_seconds(reader.page, watched)
+        assert reader.page.evaluate("document.documentElement.scrollWidth") == 360
+        reader.context.close()
 
 
 def test_it_asks_nobody_else_and_runs_nothing_that_is_inline(operator: Reader, watched: Watched) -> None:

@@ -19,7 +19,7 @@ from greenroom_cluster.http.door import DASHBOARD_PATH, Refusal
 from greenroom_cluster.http.guard import Guard
 from greenroom_cluster.http.live import Live, Sent
 from greenroom_cluster.http.looks import Looks
-from greenroom_cluster.http.tickets import Tickets, set_cookie, ticket_in
+from greenroom_cluster.http.tickets import Tickets, drop_cookie, set_cookie, ticket_in
 from greenroom_cluster.runtime.tasks import open_tasks
 
 VIEWERS_MAX = 16
@@ -37,6 +37,9 @@ _PAGE_HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "vary": "cookie",
 }
+_ASKED_BY_PAGE = "x-greenroom-page"
+"""A header that only a page of this port can send, and a link or a page of another origin cannot."""
+_HIDDEN, _SHOWN = b'<button id="sign-out" type="button" hidden>', b'<button id="sign-out" type="button">'
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
@@ -50,9 +53,11 @@ class Dashboard:
         self._viewers = 0
         folder = files("greenroom_cluster.http").joinpath("pages")
         self._files = {each.name: each.read_bytes() for each in folder.iterdir()}
+        self._board_of_ticket = self._files["board.html"].replace(_HIDDEN, _SHOWN)
         self.routes = [
             Route(DASHBOARD_PATH, self._page),
             Route(f"{DASHBOARD_PATH}/ticket", self._ticket),
+            Route(f"{DASHBOARD_PATH}/sign-out", self._sign_out),
             Route(f"{DASHBOARD_PATH}/events", self._events),
             Route(f"{DASHBOARD_PATH}/{{name}}", self._file),
         ]
@@ -61,6 +66,9 @@ class Dashboard:
         """Return the dashboard, or what asks for a token. Neither holds anything of the cluster."""
         refusal = self._refusal(request)
         if refusal is None:
+            by_ticket = ticket_in(request.headers.get("cookie", ""), _port(request))
+            if by_ticket and not request.headers.get("authorization"):
+                return self._page_of(self._board_of_ticket, 200)
             return self._told("board.html", 200)
         return self._told("sign_in.html", 401) if refusal.status == 401 else refused(refusal)
 
@@ -73,8 +81,12 @@ class Dashboard:
 
     def _told(self, name: str, status: int) -> Response:
         kind = _TYPES[name[name.rindex(".") :]]
-        headers = _PAGE_HEADERS if kind == "text/html" else {}
-        return Response(self._files[name], status, headers, media_type=kind)
+        if kind == "text/html":
+            return self._page_of(self._files[name], status)
+        return Response(self._files[name], status, media_type=kind)
+
+    def _page_of(self, html: bytes, status: int) -> Response:
+        return Response(html, status, _PAGE_HEADERS, media_type="text/html")
 
     async def _ticket(self, request: Request) -> Response:
         """Give a ticket for a token. The header in which that comes is one that no other origin may send."""
@@ -83,6 +95,15 @@ class Dashboard:
             return refused(refusal)
         ticket = self._tickets.issue(asked.authorization)
         cookie = set_cookie(ticket, _port(request), secured=self._guard.context is not None)
+        return Response(status_code=204, headers={"set-cookie": cookie})
+
+    async def _sign_out(self, request: Request) -> Response:
+        """End the ticket of a browser, and with it the streams that it has open. Harmless to repeat."""
+        if _ASKED_BY_PAGE not in request.headers:
+            return PlainTextResponse(f"the dashboard's own page does that, with {_ASKED_BY_PAGE}\n", 403)
+        port = _port(request)
+        self._tickets.end(ticket_in(request.headers.get("cookie", ""), port))
+        cookie = drop_cookie(port, secured=self._guard.context is not None)
         return Response(status_code=204, headers={"set-cookie": cookie})
 
     def _refusal(self, request: Request) -> Refusal | None:

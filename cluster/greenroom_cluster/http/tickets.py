@@ -72,3 +72,8 @@ def set_cookie(ticket: str, port: int, *, secured: bool) -> str:
     """Return the header that gives a browser a ticket, until it is closed."""
     secure = "; Secure" if secured else ""
     return f"{cookie_name(port)}={ticket}; Path={DASHBOARD_PATH}; HttpOnly; SameSite=Strict{secure}"
+
+
+def drop_cookie(port: int, *, secured: bool) -> str:
+    """Return the header that has a browser forget its ticket."""
+    return f"{set_cookie('', port, secured=secured)}; Max-Age=0"

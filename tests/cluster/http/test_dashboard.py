@@ -101,7 +101,7 @@ async def test_what_is_no_page_is_not_there() -> None:
         assert (await get(port, "/dashboard/events", method="HEAD")).content == b""
 
 
-@pytest.mark.parametrize("path", [*PAGES, "/dashboard/events", "/dashboard/ticket"])
+@pytest.mark.parametrize("path", [*PAGES, "/dashboard/events", "/dashboard/ticket", "/dashboard/sign-out"])
 async def test_rules_for_hosts_and_other_origins_hold(path: str) -> None:
     async with open_port() as port:
         assert (await get(port, path, host="evil.example")).status_code == 421
@@ -181,6 +181,41 @@ async def test_a_ticket_ends_with_its_token(tmp_path: Path, quick: None) -> None
                 async for _ in told:
                     pass
         assert (await get(port, "/dashboard", cookie=cookie)).status_code == 401
+
+
+async def test_a_browser_signs_out_and_its_other_pages_end(tmp_path: Path, quick: None) -> None:
+    keys = secret(tmp_path)
+    async with open_port(keys=keys) as port:
+        cookie, other = await cookie_for(port, keys), await cookie_for(port, keys)
+        assert 'id="sign-out" type="button">' in (await get(port, "/dashboard", cookie=cookie)).text
+        async with events(port, cookie=cookie) as told:
+            await anext(told)
+            answer = await get(port, "/dashboard/sign-out", cookie=cookie, x_greenroom_page="board")
+            with trio.fail_after(10):
+                async for _ in told:
+                    pass
+        again = await get(port, "/dashboard/sign-out", cookie=cookie, x_greenroom_page="board")
+        left = [(await get(port, "/dashboard", cookie=each)).status_code for each in (cookie, other)]
+    name = cookie.partition("=")[0]
+    assert (answer.status_code, again.status_code, left) == (204, 204, [401, 200])
+    assert answer.headers["set-cookie"] == f"{name}=; Path=/dashboard; HttpOnly; SameSite=Strict; Max-Age=0"
+
+
+async def test_a_link_signs_nobody_out(tmp_path: Path) -> None:
+    """A browser follows it with the cookie, and without the header that the page sends."""
+    keys = secret(tmp_path)
+    async with open_port(keys=keys) as port:
+        cookie = await cookie_for(port, keys)
+        refused = await get(port, "/dashboard/sign-out", cookie=cookie)
+        assert (refused.status_code, "set-cookie" in refused.headers) == (403, False)
+        assert (await get(port, "/dashboard", cookie=cookie)).status_code == 200
+
+
+async def test_who_has_no_ticket_is_not_offered_to_sign_out(tmp_path: Path) -> None:
+    keys = secret(tmp_path)
+    async with open_port(keys=keys) as port:
+        page = await get(port, "/dashboard", authorization=f"Bearer {keys.http_token()}")
+    assert 'id="sign-out" type="button" hidden>' in page.text
 
 
 async def test_where_no_proof_is_demanded_the_dashboard_is_open(tmp_path: Path) -> None:

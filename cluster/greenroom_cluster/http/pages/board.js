@@ -94,6 +94,14 @@ function connect() {
   });
 }
 
+byId("sign-out").addEventListener("click", async () => {
+  try {
+    await fetch("/dashboard/sign-out", { headers: { "x-greenroom-page": "board" }, cache: "no-store" });
+    location.reload();
+  } catch {
+    showStale("This process does not answer, so this browser is still signed in.");
+  }
+});
 byId("lacking").addEventListener("change", () => panels.showShards(shards()));
 setInterval(() => {
   const silent = Date.now() - heard;
