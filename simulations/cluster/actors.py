@@ -225,6 +225,8 @@ class ActorProcess(Process):
         self.disk: DiskWriter | None = None
         self.durability = ""
         self.opened_mark = 0
+        # The directories as whose owner any map that it got has named it.
+        self.registered_with: set[bytes] = set()
         self.hold_effects = False
         self.mark = mark
         # What its supervisor sees: the record in hand, and whether it works on that or stands still.
@@ -395,6 +397,9 @@ class ActorProcess(Process):
         return self._runner
 
     def _on_map(self, cluster_map: ClusterMap) -> None:
+        entry = cluster_map.actors.get(self.incarnation)
+        if entry is not None:
+            self.registered_with.add(entry.directory)
         self.step(ins.MapChanged(cluster_map))
 
     def _on_decisions(self, decisions: tuple[Decision, ...]) -> None:

@@ -82,9 +82,14 @@ def flip_bit(hit: Hit) -> Undo | None:
 
 
 def is_registered(hit: Hit, directory: Directory, since: int = 0) -> bool:
-    """Whether any process that has opened it, but so many before, was taken in by the coordinator."""
-    openers = directory.openers[since:]
-    incarnations = {each.incarnation for each in openers if isinstance(each, ActorProcess)}
+    """Whether any process that has opened it, but so many before, was taken in by the coordinator.
+
+    It counts what processes were told too: the map may have been lost since.
+    """
+    openers = [each for each in directory.openers[since:] if isinstance(each, ActorProcess)]
+    if any(directory.identity in each.registered_with for each in openers):
+        return True
+    incarnations = {each.incarnation for each in openers}
     return any(
         entry.directory == directory.identity and entry.incarnation in incarnations
         for entry in hit.stage.map.actors.values()
