@@ -67,6 +67,79 @@ async def test_calls_back_for_what_comes(
         assert received == [b"one", b"two"]
 
 
+async def test_a_callback_that_fails_ends_the_poller(pair: tuple[socket.socket, socket.socket]) -> None:
+    near, far = pair
+    poller = Poller()
+
+    def fail() -> None:
+        raise ValueError("as this test wants it")
+
+    poller.watch(near.fileno(), fail)
+    far.send(b"x")
+    with trio.fail_after(10), pytest.raises(ValueError, match="as this test wants it"):
+        await poller.run()
+    poller.close()
+
+
+async def test_what_the_loop_waits_for_itself_goes_on(pair: tuple[socket.socket, socket.socket]) -> None:
+    """A deadline, a descriptor of a task, and a thread: nothing is ready that the poller watches."""
+    near, far = pair
+    other, far_other = connected_pair()
+    with other, far_other:
+        async with polling(0.001) as poller:
+            poller.watch(near.fileno(), lambda: None)
+            began = trio.current_time()
+            with trio.move_on_after(0.05) as scope:
+                await trio.sleep_forever()
+            assert scope.cancelled_caught
+            assert trio.current_time() - began < 5
+            with trio.fail_after(10):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(trio.lowlevel.wait_readable, other)
+                    await trio.testing.wait_all_tasks_blocked()
+                    far_other.send(b"x")
+                assert await trio.to_thread.run_sync(lambda: trio.from_thread.run_sync(far.fileno)) > 0
+
+
+async def test_both_go_on_while_both_are_always_ready(pair: tuple[socket.socket, socket.socket]) -> None:
+    near, far = pair
+    other, far_other = connected_pair()
+    with other, far_other:
+        calls = 0
+
+        def leave_unread() -> None:
+            nonlocal calls
+            calls += 1
+
+        far.send(b"x")
+        far_other.send(b"x")
+        async with polling() as poller:
+            poller.watch(near.fileno(), leave_unread)
+            with trio.fail_after(10):
+                for _ in range(20):
+                    await trio.lowlevel.wait_readable(other)
+            assert calls >= 19  # it may begin after the first
+
+
+async def test_the_loop_waits_alone_again_afterwards(pair: tuple[socket.socket, socket.socket]) -> None:
+    near, far = pair
+    calls = 0
+
+    def count() -> None:
+        nonlocal calls
+        calls += len(near.recv(100))
+
+    async with polling() as poller:
+        poller.watch(near.fileno(), count)
+        far.send(b"x")
+        await until(lambda: calls == 1)
+    far.send(b"x")
+    with trio.fail_after(10):
+        await trio.lowlevel.wait_readable(near)
+        await trio.lowlevel.checkpoint()
+    assert calls == 1
+
+
 async def test_who_is_no_longer_watched_is_not_called(pair: tuple[socket.socket, socket.socket]) -> None:
     near, far = pair
     other, far_other = connected_pair()
