@@ -189,6 +189,33 @@ def test_hundreds_of_shards_fit_a_phone(chrome: Any, scheme: str) -> None:
         reader.context.close()
 
 
+def test_within_tls_a_certificate_opens_it(chrome: Any) -> None:
+    if missing := what_is_missing():
+        pytest.skip(missing)
+    with watched_cluster(replace(WATCHED, tls=True)) as watched:
+        watched.wait_healthy()
+        files = watched.files_of("operator")
+        shown = {
+            "origin": watched.url.removesuffix("/dashboard"),
+            "certPath": files["tls_cert"],
+            "keyPath": files["tls_key"],
+        }
+        # No browser knows the authority of this run, as an operator's would that of a company.
+        operator = Reader(chrome, ignore_https_errors=True, client_certificates=[shown])
+        stranger = Reader(chrome, ignore_https_errors=True)
+        for reader in (operator, stranger):
+            reader.context.set_default_timeout(PAGE_MILLISECONDS)
+            assert watched.url.startswith("https://")
+            reader.page.goto(watched.url)
+        stranger.page.get_by_label("Token").wait_for()
+        operator.page.locator("#shards > li").first.wait_for()
+        agree_within_two_seconds(operator.page, watched)
+        assert not operator.page.get_by_role("button", name="Sign out").is_visible()
+        assert (operator.context.cookies(), operator.complaints) == ([], [])
+        for reader in (operator, stranger):
+            reader.context.close()
+
+
 def test_it_asks_nobody_else_and_runs_nothing_that_is_inline(operator: Reader, watched: Watched) -> None:
     origin = watched.url.removesuffix("/dashboard")
     assert [each for each in operator.asked if not each.startswith(f"{origin}/dashboard")] == []

@@ -43,8 +43,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 class Reader:
     """A browser, with all that it asked for and all that it complained about."""
 
-    def __init__(self, chrome: Any, scheme: str = "light") -> None:
-        self.context = chrome.new_context(color_scheme=scheme)
+    def __init__(self, chrome: Any, scheme: str = "light", **options: Any) -> None:
+        self.context = chrome.new_context(color_scheme=scheme, **options)
         self.page = self.context.new_page()
         self.asked: list[str] = []
         self.complaints: list[str] = []

@@ -10,6 +10,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from msgspec.structs import replace
 
 from greenroom import SessionData, new_session_id, store_from_url
+from greenroom.identities import IdentityRole
 from greenroom_cluster.demo.faults import actor_victim
 from greenroom_cluster.inspection import ClusterStatus
 from greenroom_cluster.local_settings import LocalClusterSettings
@@ -36,6 +37,10 @@ class Watched:
         secrets = self._settings.proof.secrets(self._settings.cluster)
         assert secrets is not None
         return secrets.http_token()
+
+    def files_of(self, role: IdentityRole) -> dict[str, str]:
+        """Return the options of TLS of somebody in this role."""
+        return self._cluster._files(role, "eva")
 
     def status(self) -> ClusterStatus:
         """Return what `greenroom status --json` is made of."""
