@@ -21,6 +21,7 @@ import msgspec
 
 from greenroom.errors import UsageError
 from greenroom_cluster.disk.batches import DamagedError
+from greenroom_cluster.disk.filesystem_ids import filesystem_id
 from greenroom_cluster.lasting_files import lock_directory, replace_file, sync_directory
 
 FORMAT_VERSION = 1
@@ -39,6 +40,7 @@ class Place(msgspec.Struct, frozen=True):
     """Where a directory lies. `machine` is empty where hosts have no machine-id.
 
     The number of a device holds for one boot; the id of a file system outlives it, and is 0 if there is none.
+    One that is the number of the device, as this was written before, says no more than that.
     """
 
     machine: str
@@ -51,7 +53,8 @@ class Place(msgspec.Struct, frozen=True):
     def of(cls, directory: Path) -> "Place":
         """Return where a directory lies now. Raises OSError."""
         found = directory.stat()
-        return cls(_line(_MACHINE), _line(_BOOT), found.st_dev, os.statvfs(directory).f_fsid, found.st_ino)
+        filesystem = filesystem_id(directory, found.st_dev)
+        return cls(_line(_MACHINE), _line(_BOOT), found.st_dev, filesystem, found.st_ino)
 
     def moved_from(self, former: "Place") -> str:
         """Return what shows that this is not the directory that was used there; empty if nothing does."""
@@ -60,7 +63,7 @@ class Place(msgspec.Struct, frozen=True):
         if self.inode != former.inode:
             return "it was last used as another directory"
         boot_alike = self.boot == former.boot
-        known = bool(self.filesystem and former.filesystem)
+        known = all(each.filesystem not in {0, each.device} for each in (self, former))
         same = self.filesystem == former.filesystem if known else self.device == former.device
         if not same or (boot_alike and self.device != former.device):
             return "it was last used on another file system"
