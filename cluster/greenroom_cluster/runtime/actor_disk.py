@@ -171,13 +171,18 @@ def refuse_kept(
     """
     if data_dir is None:
         return
-    try:
-        kept = [each for each in sorted(data_dir.glob(_ACTORS if nodes is None else _NODES)) if is_kept(each)]
-    except OSError as error:
+    kept, passed_over = _kept_below(data_dir, _ACTORS), _kept_below(data_dir, _NODES)
+    if nodes is not None:
+        kept, passed_over = passed_over, kept
+    for each in passed_over:
+        if nodes is None:
+            what, remedy = "`greenroom up`, and a node", f"--data-dir {each.parents[1]}"
+        else:
+            what, remedy = "a node, and `greenroom up`", "another --data-dir"
         raise UsageError(
-            f"{data_dir} cannot be read ({error.strerror}): run this as its owner, or choose another with "
-            "--data-dir (GREENROOM_DATA_DIR)"
-        ) from error
+            f"{each} holds sessions of {what} on the directory above would not read them: give {remedy} "
+            "(GREENROOM_DATA_DIR)"
+        )
     indexes = {str(index) for index in range(actors)}
     for each in kept:
         if durability == "none":
@@ -195,6 +200,16 @@ def refuse_kept(
             f"{each} holds sessions of a run with --durability, and this start would not read them: "
             f"give {given}, or {remedy}"
         )
+
+
+def _kept_below(data_dir: Path, pattern: str) -> list[Path]:
+    try:
+        return [each for each in sorted(data_dir.glob(pattern)) if is_kept(each)]
+    except OSError as error:
+        raise UsageError(
+            f"{data_dir} cannot be read ({error.strerror}): run this as its owner, or choose another with "
+            "--data-dir (GREENROOM_DATA_DIR)"
+        ) from error
 
 
 def actor_directory(data_dir: Path | None, durability: str, index: int) -> str:

@@ -172,6 +172,19 @@ def test_fewer_actors_or_nodes_pass_over_no_directory(tmp_path: Path) -> None:
         refuse_kept(tmp_path, "interval", 2, nodes={"n1"})
 
 
+def test_neither_a_node_nor_up_passes_over_what_the_other_kept(tmp_path: Path) -> None:
+    """They keep sessions in different places of a directory, and began empty beside what was there."""
+    filled(tmp_path / "up" / "nodes" / "n1" / "actors" / "0")
+    for durability in ("none", "fsync"):
+        with pytest.raises(UsageError, match=r"of `greenroom up`, .*--data-dir \S+/up/nodes/n1 "):
+            refuse_kept(tmp_path / "up", durability, 1)
+    refuse_kept(tmp_path / "up" / "nodes" / "n1", "fsync", 1)
+    filled(tmp_path / "node" / "actors" / "0")
+    for durability in ("none", "fsync"):
+        with pytest.raises(UsageError, match=r"sessions of a node, .*give another --data-dir"):
+            refuse_kept(tmp_path / "node", durability, 1, nodes={"n1"})
+
+
 Checked: TypeAlias = NodeSettings | CoordinatorProcessSettings | LocalClusterSettings
 
 
