@@ -6,6 +6,7 @@ write to one name do not meet. File systems that cannot do that get a file with 
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -69,11 +70,20 @@ class NewFile:
             # follows the link that /proc has of a file without a name.
             source = self._temporary or f"/proc/self/fd/{self._file}"
             os.link(source, self._path.absolute(), src_dir_fd=self._directory)
-            os.fsync(self._directory)
+            self._keep_name()
         except FileExistsError:
             raise self._there() from None
         except OSError as error:
             raise self._failed(error) from error
+
+    def _keep_name(self) -> None:
+        """Have the name survive a power cut, or take it back: what may be gone then is no backup."""
+        try:
+            os.fsync(self._directory)
+        except OSError:
+            with suppress(OSError):
+                self._path.unlink()
+            raise
 
     def close(self) -> None:
         """Remove what was not finished; closing twice is fine."""

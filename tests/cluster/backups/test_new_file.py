@@ -89,3 +89,20 @@ def test_a_full_disk_is_told_and_leaves_no_file(tmp_path: Path, monkeypatch: pyt
             file.write(b"x")
     assert isinstance(told.value, GreenroomError)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_may_not_last_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was there, and the error said that it was not."""
+    fsync = os.fsync
+
+    def failing(file: int) -> None:
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            raise OSError(errno.EIO, "Input/output error")
+        fsync(file)
+
+    with NewFile(tmp_path / "f") as file:
+        file.write(b"x")
+        monkeypatch.setattr(new_file.os, "fsync", failing)
+        with pytest.raises(NotWrittenError, match="no such file now"):
+            file.finish()
+    assert list(tmp_path.iterdir()) == []
