@@ -280,9 +280,10 @@ class MapStorage:
 
     def _damaged(self, what: str) -> MapDamagedError:
         return MapDamagedError(
-            f"the cluster map {self._path} is damaged: {what}. Move the directory away, put back a copy "
-            "if there is one, and start once with --new-lineage --adopt-from host:port,host:port, naming "
-            "nodes that run"
+            f"the cluster map {self._path} is damaged: {what}. Move the directory away. If nodes run, put "
+            "back a copy if any, and start once with --new-lineage --adopt-from host:port,host:port, "
+            "naming them; if none does and they keep sessions on disk, put back no copy, and start once with "
+            "--new-lineage --adopt-from-directories"
         )
 
 
