@@ -9,6 +9,7 @@ import trio
 from greenroom.loopback import is_loopback
 from greenroom_cluster.audit import BY_NODES, Audit, Line, author
 from greenroom_cluster.runtime.connection import FramedConnection
+from greenroom_cluster.runtime.sockets import remote_host
 
 _log = structlog.get_logger(__name__)
 
@@ -17,7 +18,7 @@ def audit_of(connection: FramedConnection) -> Audit:
     """Return the audit of a connection whose other side has proven who it is, if it has to."""
     proven = connection.proven
     identity = None if proven is None else proven.identity
-    host = connection.remote.rpartition(":")[0]
+    host = remote_host(connection.remote)
     return Audit(author(identity, on_loopback=is_loopback(host)), connection.remote)
 
 

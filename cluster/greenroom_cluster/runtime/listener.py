@@ -71,7 +71,7 @@ from greenroom_cluster.runtime.refusals import (
     tell_crowded,
     tell_refused,
 )
-from greenroom_cluster.runtime.sockets import charged_as
+from greenroom_cluster.runtime.sockets import charged_as, remote_host
 from greenroom_cluster.runtime.tasks import open_tasks
 from greenroom_cluster.tokens.files import Tokens
 from greenroom_cluster.tokens.table import PLAINTEXT, Uncertified
@@ -433,7 +433,7 @@ class Listener:
                     connection.send([message])
                 case Finish(code=code, detail=detail, guessed=guessed):
                     if guessed and self._gate is not None:
-                        self._gate.note_failure(connection.remote.rpartition(":")[0])
+                        self._gate.note_failure(remote_host(connection.remote))
                     if code == TOO_MANY:
                         tell_crowded(code)
                     else:

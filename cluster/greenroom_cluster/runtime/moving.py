@@ -14,6 +14,7 @@ from greenroom.addresses import parse_address
 from greenroom.loopback_secrets import LoopbackSecrets
 from greenroom.tls.credentials import Credentials
 from greenroom_cluster.networks import Networks
+from greenroom_cluster.runtime.sockets import remote_host
 
 WARNING_SECONDS = 60.0
 _HOSTS_TOLD = 10
@@ -63,7 +64,7 @@ class Plain:
     async def tell_forever(self, address: str) -> NoReturn:
         """Warn now and each minute that plaintext is accepted, and of whom that is still of use to."""
         while True:
-            hosts = sorted({parse_address(each.remote)[0] for each in self._open})
+            hosts = sorted({remote_host(each.remote) for each in self._open})
             taken, self._taken = self._taken, 0
             _log.warning(
                 "plaintext_accepted",

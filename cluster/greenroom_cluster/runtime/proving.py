@@ -10,7 +10,6 @@ import structlog
 import trio
 from msgspec.structs import replace
 
-from greenroom.addresses import parse_address
 from greenroom.errors import UsageError
 from greenroom.framing import encode_greeting
 from greenroom.identities import IdentityRole
@@ -27,6 +26,7 @@ from greenroom_cluster.runtime import reloading
 from greenroom_cluster.runtime.handshake_turn import HandshakeTurn
 from greenroom_cluster.runtime.moving import Mixed, Plain
 from greenroom_cluster.runtime.ports import bound_host
+from greenroom_cluster.runtime.sockets import remote_host
 from greenroom_cluster.tls_options import NodeTlsOptions, ServerTlsOptions, TlsOptions
 from greenroom_cluster.tokens.failures import Failures, source_of
 from greenroom_cluster.tokens.files import Tokens
@@ -351,7 +351,7 @@ class Gate(Waiting):
         """
         await trio.lowlevel.wait_readable(tls.fileno())
         if tls.meets_plaintext():
-            if self._plain is not None and parse_address(connection.remote)[0] in self._plain.networks:
+            if self._plain is not None and remote_host(connection.remote) in self._plain.networks:
                 self._plain.enter(connection)
                 return "plaintext"
             tls.answer_plaintext(_PLAINTEXT_REFUSED)

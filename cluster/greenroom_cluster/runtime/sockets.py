@@ -28,7 +28,12 @@ def remote_name(sock: Stream) -> str:
         host, port = sock.getpeername()[:2]
     except (OSError, ValueError):
         return "unknown"
-    return f"{host}:{port}"
+    return join_address(host, port)
+
+
+def remote_host(remote: str) -> str:
+    """Return the host, a number, of what `remote_name` says; empty if that is not known."""
+    return remote.rpartition(":")[0].removeprefix("[").removesuffix("]")
 
 
 def local_name(sock: Stream) -> str:
@@ -42,7 +47,7 @@ def charged_as(remote: str, number: int) -> str:
 
     `remote` as `remote_name` says it, `number` of the connection.
     """
-    host = remote.rpartition(":")[0]
+    host = remote_host(remote)
     if host in ("", "::1") or host.startswith(("127.", "::ffff:127.")):
         return f"{remote}#{number}"
     return host

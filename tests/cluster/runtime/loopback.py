@@ -9,6 +9,7 @@ import msgspec
 import trio
 
 from greenroom import wire
+from greenroom.addresses import parse_address
 from greenroom.framing import messages_decoder
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Service
@@ -74,7 +75,7 @@ async def listening(
 
 def raw_connect(listener: Listener) -> socket.socket:
     """A client below the protocol, to send anything; blocking, so only for what the kernel does at once."""
-    sock = socket.create_connection(("127.0.0.1", listener.port))
+    sock = socket.create_connection(parse_address(listener.address()))
     sock.settimeout(0)
     return sock
 

@@ -89,6 +89,25 @@ async def test_one_port_serves_both(node: Credentials, client: Trust) -> None:
             await until(lambda: not listener._open)
 
 
+async def test_one_port_serves_both_over_ipv6(node: Credentials, client: Trust) -> None:
+    keys = mixed(node, "::1, 127.0.0.0/8")
+    with capture_logs() as logs:
+        async with listening(host="::1", credentials=keys) as (listener, nursery):
+            for trust in (None, client):
+                connection, _ = await dial(listener.address(), hello(), nursery, trust=trust)
+                assert len(await asked(connection)) == 499
+                connection.close()
+                await until(lambda: not listener._open)
+    assert {line["log_level"] for line in logs} == {"warning", "debug"}
+    assert {line["event"] for line in logs if line["log_level"] == "warning"} == {"plaintext_accepted"}
+
+
+async def test_other_networks_of_ipv6_are_told_that_tls_is_spoken(node: Credentials) -> None:
+    async with listening(host="::1", credentials=mixed(node, "fd00::/8")) as (listener, nursery):
+        with pytest.raises(DialFailedError, match="only TLS is spoken here"):
+            await dial(listener.address(), hello(), nursery)
+
+
 async def test_other_networks_are_told_that_tls_is_spoken(node: Credentials, client: Trust) -> None:
     async with listening(credentials=mixed(node, ELSEWHERE)) as (listener, nursery):
         with pytest.raises(DialFailedError, match="only TLS is spoken here"):
@@ -174,9 +193,15 @@ async def test_who_has_said_a_word_of_tls_is_not_spoken_to_in_plaintext(tmp_path
             nursery.cancel_scope.cancel()
 
 
-async def test_each_minute_a_warning_says_who_speaks_plaintext(autojump_clock: object) -> None:
+@pytest.mark.parametrize(
+    ("remote", "host"), [("10.0.0.9:4000", "10.0.0.9"), ("[fd00::9]:4000", "fd00::9"), ("unknown", "")]
+)
+async def test_each_minute_a_warning_says_who_speaks_plaintext(
+    remote: str, host: str, autojump_clock: object
+) -> None:
     class Far:
-        remote = "10.0.0.9:4000"
+        def __init__(self) -> None:
+            self.remote = remote
 
     plain, far = Plain(networks_of("10.0.0.0/8", "x")), Far()
     with capture_logs() as logs:
@@ -189,7 +214,7 @@ async def test_each_minute_a_warning_says_who_speaks_plaintext(autojump_clock: o
             await trio.sleep(WARNING_SECONDS)
             nursery.cancel_scope.cancel()
     told = [(line["open"], line["taken"], line["hosts"]) for line in logs]
-    assert told == [(0, 0, ""), (1, 1, "10.0.0.9"), (0, 0, "")]
+    assert told == [(0, 0, ""), (1, 1, host), (0, 0, "")]
     assert {(line["event"], line["log_level"], line["networks"]) for line in logs} == {
         ("plaintext_accepted", "warning", "10.0.0.0/8")
     }

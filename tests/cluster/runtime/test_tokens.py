@@ -363,11 +363,12 @@ async def test_connection_ends_with_its_token(stage: Stage, monkeypatch: pytest.
         connection.close()
 
 
-async def test_who_guesses_is_closed_before_the_handshake(stage: Stage) -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_who_guesses_is_closed_before_the_handshake(stage: Stage, host: str) -> None:
     token = stage.issue("web-1")
     guess = replace(hello(), auth=new_token("web-1", lambda count: b"?" * count).written().strip())
     with capture_logs() as logs:
-        async with stage.listening() as (listener, nursery):
+        async with stage.listening(host=host) as (listener, nursery):
             kept, _ = await dial(listener.address(), hello(), nursery, trust=stage.trust(token))
             for _ in range(FAILURES_MAX):
                 assert b"not-allowed" in await answer_to(listener, guess)
