@@ -7,7 +7,6 @@ for the token that was shown for it, which is judged anew each time.
 
 import secrets
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 
 import trio
 
@@ -60,12 +59,16 @@ def cookie_name(port: int) -> str:
 
 
 def ticket_in(header: str, port: int) -> str:
-    """Return the ticket in a cookie header; empty if there is none."""
-    try:
-        found = SimpleCookie(header).get(cookie_name(port))
-    except CookieError:
-        return ""
-    return "" if found is None else found.value
+    """Return the ticket in a cookie header; empty if there is none.
+
+    A browser sends the cookies of every other app of the host too, whatever these put into theirs. The
+    standard library gives up at the first that it does not understand.
+    """
+    for part in header.split(";"):
+        name, _, value = part.strip(" \t").partition("=")
+        if name == cookie_name(port):
+            return value
+    return ""
 
 
 def set_cookie(ticket: str, port: int, *, secured: bool) -> str:

@@ -252,6 +252,24 @@ async def test_a_cookie_header_without_a_ticket_holds_none(header: str) -> None:
     assert tickets.ticket_in(header, 7) == ""
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "greenroom_dashboard_7=t",
+        "a=b;greenroom_dashboard_7=t;c",
+        'theirs={"theme": "dark"}; greenroom_dashboard_7=t',
+        "theirs; greenroom_dashboard_7=t",
+        "theirs[0]=a b; greenroom_dashboard_7=t",
+        "path=/; greenroom_dashboard_7=t",
+        'greenroom_dashboard_7=t; expires=1, 2; "',
+        "\xfc=\xfc; greenroom_dashboard_7=t",
+        "xgreenroom_dashboard_7=x; greenroom_dashboard_70=x; greenroom_dashboard_7=t",
+    ],
+)
+async def test_a_ticket_is_found_whatever_other_apps_of_the_host_keep(header: str) -> None:
+    assert tickets.ticket_in(header, 7) == "t"
+
+
 # --- the stream ---------------------------------------------------------------------------------------------
 
 
