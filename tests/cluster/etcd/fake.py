@@ -41,6 +41,7 @@ class Store:
         self.history: list[dict[str, Any]] = []
         self.watching: list[tuple[bytes, bytes, trio.MemorySendChannel[bytes]]] = []
         self.user: tuple[str, str] | None = None
+        self.is_forbidden = False
         self.tokens: set[str] = set()
         self._lease = 100
 
@@ -229,6 +230,8 @@ class Gateway(httpx.AsyncBaseTransport):
                 return _failed(3, "etcdserver: user name is empty")
             if token not in self.store.tokens:
                 return httpx.Response(401, json=_DENIED)
+            if self.store.is_forbidden:
+                return _failed(7, "etcdserver: permission denied", 403)
         answer = self._answer(request, path, body)
         if fault == "applied, no answer":
             raise httpx.ReadTimeout("", request=request)

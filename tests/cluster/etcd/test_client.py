@@ -204,10 +204,33 @@ async def test_a_token_that_is_lost_is_renewed(gateway: Gateway, lose: Callable[
 
 
 @pytest.mark.trio
+async def test_a_watch_whose_token_is_lost_is_begun_again_later(gateway: Gateway) -> None:
+    """Whoever watches asks other things too, by which it signs in anew."""
+    gateway.store.user = ("room", "green")
+    async with client(gateway, "room", "green") as etcd:
+        await etcd.range(Range(b"a"))
+        _forget(gateway)
+        with pytest.raises(EtcdAwayError, match="watch"):
+            async with etcd.watch(Range(b"a"), 0):
+                pass
+        await etcd.range(Range(b"a"))
+        async with etcd.watch(Range(b"a"), 0) as parts:
+            assert (await anext(parts)).created
+
+
+@pytest.mark.trio
 async def test_a_wrong_password_is_refused_at_once(gateway: Gateway) -> None:
     gateway.store.user = ("room", "green")
     async with client(gateway, "room", "red") as etcd:
-        with pytest.raises(EtcdRefusedError, match="invalid user ID or password"):
+        with pytest.raises(EtcdRefusedError, match=r"'room' in .*password\): .*--etcd-password-file"):
+            await etcd.range(Range(b"a"))
+
+
+@pytest.mark.trio
+async def test_a_user_without_a_role_for_the_keys_is_told_which_and_where(gateway: Gateway) -> None:
+    gateway.store.user, gateway.store.is_forbidden = ("room", "green"), True
+    async with client(gateway, "room", "green") as etcd:
+        with pytest.raises(EtcdRefusedError, match=r"'room' .*'/greenroom' .*--etcd-user.*--store"):
             await etcd.range(Range(b"a"))
 
 

@@ -20,6 +20,7 @@ from greenroom_cluster.coordination.etcd.gateway import (
     Compare,
     EtcdAwayError,
     EtcdRefusedError,
+    ForbiddenError,
     GivenLease,
     Header,
     Operation,
@@ -112,6 +113,8 @@ class EtcdClient:
                 if response.status_code != httpx.codes.OK:
                     self._refuse(url, await response.aread(), response.status_code)
                 yield self._parts(url, response)
+        except SignedOutError as error:
+            raise self._signed_out(url, error) from None
         except httpx.HTTPError as error:
             raise self._away(url, error) from None
 
@@ -124,12 +127,16 @@ class EtcdClient:
                 if part.canceled:
                     return  # nothing more would come, and the connection stays open for ever
         except SignedOutError as error:
-            self._token = ""
-            raise EtcdAwayError(f"the watch at {url} has ended: {error}") from None
+            raise self._signed_out(url, error) from None
         except httpx.HTTPError as error:
             raise self._away(url, error) from None
         self._members.failed(url)
         raise EtcdAwayError(f"the watch at {url} has ended")
+
+    def _signed_out(self, url: str, error: SignedOutError) -> EtcdAwayError:
+        """Forget the token, so that the next request signs in."""
+        self._token = ""
+        return EtcdAwayError(f"the watch at {url} has ended: {error}")
 
     # --- leases ------------------------------------------------------------------------------------------
 
@@ -207,6 +214,12 @@ class EtcdClient:
         except EtcdAwayError:
             self._members.failed(url)
             raise
+        except ForbiddenError as error:
+            raise EtcdRefusedError(
+                f"etcd does not let user {self._settings.user!r} have the keys below "
+                f"{self._settings.prefix!r} ({error}): grant that user a role that may read and write them, "
+                "or give another with --etcd-user, or another prefix with --store"
+            ) from None
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": self._token} if self._token else {}
@@ -256,7 +269,13 @@ class EtcdClient:
         if not self._settings.user:
             raise EtcdRefusedError("etcd demands a user: give --etcd-user and --etcd-password-file")
         body = msgspec.json.encode({"name": self._settings.user, "password": self._settings.password})
-        self._token = (await self._ask_once("/v3/auth/authenticate", body, SignedIn)).token
+        try:
+            self._token = (await self._ask_once("/v3/auth/authenticate", body, SignedIn)).token
+        except EtcdRefusedError as error:
+            raise EtcdRefusedError(
+                f"etcd does not let user {self._settings.user!r} in ({error}): give another with "
+                "--etcd-user, or its password in the file of --etcd-password-file"
+            ) from None
 
 
 class _UnreachedError(EtcdAwayError):

@@ -18,6 +18,7 @@ OPERATIONS_MAX = 128
 REQUEST_BYTES_MAX = 1_500_000
 """A request may have a little more by default (`--max-request-bytes`)."""
 
+PERMISSION_DENIED = 7
 UNAUTHENTICATED = 16
 _UNAVAILABLE = frozenset({1, 4, 8, 10, 13, 14})
 """Canceled, deadline exceeded, exhausted, aborted, internal, unavailable: another member may do better."""
@@ -38,6 +39,10 @@ class EtcdRefusedError(GreenroomError):
 
 class LeaseOverError(EtcdRefusedError):
     """The lease that a request names is over."""
+
+
+class ForbiddenError(EtcdRefusedError):
+    """Who has signed in may not do this with these keys."""
 
 
 class SignedOutError(GreenroomError):
@@ -267,7 +272,7 @@ def raise_failure(body: bytes, status: int) -> None:
     """Raise what a reply with an HTTP status of failure stands for.
 
     EtcdAwayError: another member, or a later time, may do better. SignedOutError: sign in again.
-    LeaseOverError: ask for another lease. EtcdRefusedError: none of that helps.
+    LeaseOverError: ask for another lease. ForbiddenError, EtcdRefusedError: none of that helps.
     """
     try:
         failure = msgspec.json.decode(body, type=_Failure, strict=False)
@@ -284,4 +289,6 @@ def _raise(failure: _Failure) -> None:
         raise EtcdAwayError(text)
     if _LEASE_OVER in text:
         raise LeaseOverError(text)
+    if code == PERMISSION_DENIED:
+        raise ForbiddenError(text)
     raise EtcdRefusedError(text)
