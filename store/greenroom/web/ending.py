@@ -76,6 +76,8 @@ class Ending:
 class SocketEnding(Ending):
     """That of a WebSocket of ASGI. `send` is the server's."""
 
+    _accepted = False
+
     def __init__(self, keeping: Keeping, send: Callable[[MutableMapping[str, Any]], Awaitable[None]]) -> None:
         closing = {"type": "websocket.close", "code": keeping.end_code, "reason": REASON}
         super().__init__(keeping, lambda: send(closing))
@@ -83,9 +85,15 @@ class SocketEnding(Ending):
     def sent(self, kind: str, stored: StoredSession | None) -> None:
         """Note which message of the app was sent."""
         if kind == "websocket.accept":
+            self._accepted = True
             self.begin(stored)
         elif kind == "websocket.close":
             self.stop()
+
+    def loaded(self, stored: StoredSession | None) -> None:
+        """Note that the handler has loaded the session itself."""
+        if self._accepted:
+            self.begin(stored)
 
     def disconnected(self) -> dict[str, Any]:
         """Return what the app receives once its session has ended."""

@@ -206,6 +206,7 @@ class _Exchange:
         if scope["type"] == "websocket":
             visit.mute = drops_headers_of_accept(scope)
             self._ending = SocketEnding(visit.settings, send)
+            visit.on_load = self._ending.loaded
 
     async def run(self, app: App) -> None:
         """Let the app answer, and save."""

@@ -26,6 +26,7 @@ from greenroom.codec import decode_data, encode_data, encode_kept
 from greenroom.errors import UnreadableSessionError, UnsupportedError, UsageError
 from greenroom.ids import handle_of, locate
 from greenroom.options import CALLS, LOGIN
+from greenroom.sessions import StoredSession
 from greenroom.web.candidates import Candidates
 from greenroom.web.errors import degraded, newer, not_loaded, not_passed_on, over, started
 from greenroom.web.keeping import Keeping
@@ -66,10 +67,11 @@ class Visit(VisitState):
     session; `seen`: it did so since the session was loaded. `follow` adopts what the framework left in the
     session's place, if it replaces sessions; it is called before each save. `over`: the request has ended.
     `sending` is what the server raised for the last message. `moving` brings a session from the library that
-    the app used before.
+    the app used before. `on_load` is told what `load` has found.
     """
 
     follow: Callable[[], None] | None = None
+    on_load: Callable[[StoredSession | None], None] | None = None
     loaded = True
     accessed = False
     seen = False
@@ -270,6 +272,8 @@ class Visit(VisitState):
         """
         if not self.load_at_hand():
             await self.fetch()
+        if self.on_load is not None:
+            self.on_load(self.stored)
 
     async def fetch(self) -> None:
         """Do as `load` does, for a session that is known not to be at hand."""

@@ -21,7 +21,7 @@ class OpenSocket(Socket):
 
     def __init__(self, cookie: str) -> None:
         super().__init__(cookie=cookie)
-        self.accepted, self.closed = new_event(), new_event()
+        self.accepted, self.told, self.closed = new_event(), new_event(), new_event()
         self._begun = False
         self.fault: Exception | None = None
 
@@ -37,6 +37,8 @@ class OpenSocket(Socket):
         self.sent.append(message)
         if message["type"] == "websocket.accept":
             self.accepted.set()
+        if message["type"] == "websocket.send":
+            self.told.set()
         if message["type"] == "websocket.close":
             self.closed.set()
             if self.fault is not None:
@@ -53,6 +55,8 @@ def play(
     stage: Stage,
     handler: Callable[[WebSocket], Awaitable[None]],
     act: Callable[[OpenSocket, str], Awaitable[None]],
+    *,
+    autoload: bool = True,
 ) -> OpenSocket:
     """Serve a WebSocket of a session, and act once it is accepted; return the client's side."""
 
@@ -62,7 +66,7 @@ def play(
     async def story() -> OpenSocket:
         session_id, cookie = await begin(stage)
         socket = OpenSocket(cookie)
-        middleware = SessionMiddleware(app, session=stage.sessions)
+        middleware = SessionMiddleware(app, session=stage.sessions, autoload=autoload)
 
         async def acting() -> None:
             await socket.accepted.wait()
@@ -130,6 +134,29 @@ def test_a_handler_that_only_sends_is_cut_off(library: Library) -> None:
     socket = play(library, stage, handler, lambda _, session_id: log_out(stage, session_id))
     assert socket.closes == [CODE]
     assert sent
+
+
+@pytest.mark.parametrize("is_accepted_first", [True, False])
+def test_a_session_that_the_handler_loads_itself_is_watched(
+    library: Library, *, is_accepted_first: bool
+) -> None:
+    stage = Stage()
+
+    async def handler(websocket: WebSocket) -> None:
+        if is_accepted_first:
+            await websocket.accept()
+        await websocket.session.greenroom.load()
+        if not is_accepted_first:
+            await websocket.accept()
+        await websocket.send_text("loaded")
+        await websocket.receive_text()
+
+    async def act(socket: OpenSocket, session_id: str) -> None:
+        await socket.told.wait()
+        await log_out(stage, session_id)
+
+    socket = play(library, stage, handler, act, autoload=False)
+    assert socket.closes == [CODE]
 
 
 def test_a_handler_that_closes_itself_is_no_failure(library: Library) -> None:
