@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from greenroom.cluster_map import ActorEntry, ClusterMap, ShardEntry
+from greenroom_cluster.coordination.rules import LINEAGE_EPOCHS
 from greenroom_cluster.disk.replay import Replay
 from greenroom_cluster.shard.disk_log import is_ending
 from greenroom_cluster.shard.effects import HostEffect, Propose
@@ -167,9 +168,12 @@ class LossOracle:
             heard = {each.directory for each in up if before.nodes[each.node].state == "up"}
             sound = [each for each in sound if each.directory in heard]
         why = ""
-        # A map that was made anew does not say how members wrote.
-        if not any(self._stage.directories.durability(each.node) == "fsync" for each in sound):
-            why = "interval" if len(sound) == len(kept) else "older"
+        # A map that was made anew names nobody who was given up for it. That one may have gone on alone, and
+        # its disk was the only one that knew.
+        given_up = len(members) < len(former.members) and former.epoch >= LINEAGE_EPOCHS
+        # Nor does it say how members wrote.
+        if given_up or not any(self._stage.directories.durability(each.node) == "fsync" for each in sound):
+            why = "interval" if len(sound) == len(kept) and not given_up else "older"
         if why == "interval":
             identities = {each.directory for each in sound}
             found = [each for each in self._stage.directories if each.identity in identities]

@@ -55,7 +55,12 @@ class Operator:
         return cut or not supervisor.link.up
 
     def forget(self, node: str) -> None:
-        """An operator has a node forgotten that in truth is there, or just coming back."""
+        """An operator has a node forgotten that in truth is just coming back.
+
+        Not one that runs and is cut off: its word would be that no process of it runs.
+        """
+        if self._is_cut_off(node):
+            return
         self._calling().call(partial(_forget, node), lambda _: None)
 
     def watch_adoption(self) -> None:

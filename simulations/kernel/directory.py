@@ -85,7 +85,7 @@ class Directory:
         self.slot = slot
         self.random = random
         self.sync_ns = sync_ns
-        self.lies = Place(slot.partition("/")[0], "", 1, 1, random.getrandbits(32))
+        self.lies = Place(slot.partition("/")[0], "", 1, 17, random.getrandbits(32))
         self.known = Identity(identity, _CLUSTER, self.lies)
         self.synced = 0
         self.batches: dict[int, Written] = {}
