@@ -56,6 +56,19 @@ CLAIMS_AND_IS_GONE = replace(
 )
 """All members of a shard are killed. One is back soon, claims, and loses power while the other is awaited."""
 
+BACK_BESIDE_ITS_PRIMARY = replace(
+    SMALL,
+    seconds=9.0,
+    lease_seconds=1.0,
+    grace_seconds=1.25,
+    recover_alone_seconds=0.5,
+    faults=(
+        Fault(700, "cut between", "node of primary of shard 0", 6.0, other="coordinator"),
+        Fault(4000, "kill actor", "backup of shard 0"),
+    ),
+)
+"""A primary goes on though the coordinator does not hear it. Its backup is killed, and soon back."""
+
 BACK_TO_A_SHORTER_LOG = replace(
     SMALL,
     sync_ms=1.0,
@@ -96,6 +109,12 @@ def _(patches: Patches) -> None:
 def _(patches: Patches) -> None:
     """A shard that need not wait for a member waits for what its heir has claimed before it fell silent."""
     patches.set(Absence, "judge", lambda self, *_: lambda incarnation: False)
+
+
+@mutant("recovers beside a lease", budget=20, plan=BACK_BESIDE_ITS_PRIMARY)
+def _(patches: Patches) -> None:
+    """An heir goes on without a primary that is away, and does not wait for what was granted to that."""
+    patches.set(Recovery, "_has_rested", lambda self, now_ns, entry, known: True)
 
 
 @mutant("goes on before what it has applied", flagged=True, budget=50, plan=BACK_TO_A_SHORTER_LOG)

@@ -90,6 +90,8 @@ class Recovery:
                 self.give_up(shard)
         elif any(self._is_present(member, known) for member in entry.members):
             return  # whoever lives goes on without this copy
+        elif not self._has_rested(now_ns, entry, known):
+            return
         elif found.opened is None or found.opened.proposal.epoch != entry.epoch:
             incarnation = self._context.incarnation
             found.replica.bereft_ns = self._bereft_ns(now_ns, entry, known, mine)
@@ -113,6 +115,18 @@ class Recovery:
         if member in self._context.dead or member not in known.actors:
             return False
         return not known.recover_alone_seconds or not is_away(member, known.actors, known.nodes)
+
+    def _has_rested(self, now_ns: int, entry: ShardEntry, known: ClusterMap) -> bool:
+        """Whether the shard's primary, should it live, has no lease any more from whom this actor is heir of.
+
+        That one was dead when its directory was opened. A primary on a node that is not heard goes on until
+        its backup does not answer, so whoever serves in its place waits for that, as a takeover does.
+        """
+        if entry.primary in self._context.dead or entry.primary not in known.actors:
+            return True
+        assert self._resources.disk is not None
+        opened_ns = self._resources.disk.opened_ns
+        return opened_ns is not None and now_ns >= opened_ns + self._context.grace_ns
 
     def take_up(self, shard: int, continues: tuple[int, Sequence[Rung]]) -> Replica | None:
         """Return the replica to go on with, cut to what its primary's log has too; None if it cannot.

@@ -4,6 +4,8 @@ import random
 from collections.abc import Mapping
 from types import MappingProxyType
 
+import msgspec
+
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry, SuspectRecord
 from greenroom_cluster.coordination.messages import Decision, Proposal
@@ -111,12 +113,14 @@ class Probe:
         nonce: bytes = NONCE,
         lineage: int = 1,
         absent: str = "",
+        down: str = "",
         suspect: SuspectRecord | None = None,
         directories: Mapping[str, bytes] = MappingProxyType({}),
     ) -> list[fx.HostEffect]:
         """Publish a map. `wanted`, `dead` and `absent` are actors' letters; who is absent is not in it.
 
-        `directories` are by letter too; who has one is durable.
+        `directories` are by letter too; who has one is durable. The nodes of `down` are not heard, and shards
+        on disk may do without them.
         """
         self.version += 1
         actors = {
@@ -137,12 +141,14 @@ class Probe:
         }
         plan = tuple(f"n{name}/0" for name in wanted)
         entry = ShardEntry(epoch, members[0] if members else b"", members[1:], nonce, plan, suspect)
-        nodes = {f"n{name}": NodeEntry(f"n{name}", f"{name}:2", "up") for name in "abcd"}
-        return self.step(
-            ins.MapChanged(
-                ClusterMap("test", lineage, self.version, 2, nodes, actors, (entry,) * self.shards)
-            )
-        )
+        nodes = {
+            f"n{name}": NodeEntry(f"n{name}", f"{name}:2", "down" if name in down else "up")
+            for name in "abcd"
+        }
+        found = ClusterMap("test", lineage, self.version, 2, nodes, actors, (entry,) * self.shards)
+        if down:
+            found = msgspec.structs.replace(found, recover_alone_seconds=10.0)
+        return self.step(ins.MapChanged(found))
 
     # --- into a role ----------------------------------------------------------------------------------------
 

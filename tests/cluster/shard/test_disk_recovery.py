@@ -84,6 +84,28 @@ def test_the_start_of_a_backups_heir_says_nothing_of_the_primary() -> None:
     assert quiet_ns(back(ns(990), (B, C), later_ns=ns(0.1))) == pytest.approx(QUIET_NS - ns(0.1), abs=10)
 
 
+def claims_beside(probe: DurableProbe, members: tuple[bytes, ...], seconds: float) -> bool:
+    """Whether an heir claims a shard within that time though a member on a node that is down may live."""
+    until_ns = probe.now_ns + ns(seconds)
+    effects = probe.configure(1, members, wanted="ab", dead="c", down="b") + probe.synced()
+    while probe.now_ns < until_ns:
+        probe.now_ns = min(max(probe.host.next_deadline(), probe.now_ns + 1), until_ns)
+        effects += probe.step(ins.Tick()) + probe.synced()
+    return any(isinstance(each, fx.Propose) and each.proposal.kind == "recover" for each in effects)
+
+
+def test_beside_a_primary_that_may_live_its_lease_has_to_end_first() -> None:
+    """Who had this directory may have granted one until it was opened."""
+    before = DurableProbe()
+    before.start_alone()
+    before.ask(create(1))
+    before.synced()
+    grace = HostSettings().grace_seconds
+    assert not claims_beside(restart(before, opened_ns=ns(1000)), (B, C), grace - 0.01)
+    assert claims_beside(restart(before, opened_ns=ns(1000)), (B, C), grace + 0.2)
+    assert claims_beside(restart(before, opened_ns=ns(1000)), (C, B), 0.0), "a backup serves nobody"
+
+
 def test_more_than_memory_holds_is_served_and_refuses_writes() -> None:
     before = DurableProbe()
     before.start_alone()
