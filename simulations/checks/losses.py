@@ -168,9 +168,12 @@ class LossOracle:
             heard = {each.directory for each in up if before.nodes[each.node].state == "up"}
             sound = [each for each in sound if each.directory in heard]
         why = ""
-        # A map that was made anew names nobody who was given up for it. That one may have gone on alone, and
-        # its disk was the only one that knew.
-        given_up = len(members) < len(former.members) and former.epoch >= LINEAGE_EPOCHS
+        # A map that was made anew names nobody who was given up for it. If that one's disk is lost, it may
+        # have gone on alone, and nothing else knew.
+        unnamed = [each for each in former.members if each not in before.actors]
+        given_up = (
+            bool(unnamed) and former.epoch >= LINEAGE_EPOCHS and all(map(self._has_lost_its_disk, unnamed))
+        )
         # Nor does it say how members wrote.
         if given_up or not any(self._stage.directories.durability(each.node) == "fsync" for each in sound):
             why = "interval" if len(sound) == len(kept) and not given_up else "older"
@@ -181,6 +184,12 @@ class LossOracle:
         self._recovered[shard, entry.epoch] = why
         self._stage.network.happened["shard recovered from disk"] += 1
         return True
+
+    def _has_lost_its_disk(self, incarnation: bytes) -> bool:
+        actor = self._stage.actors.get(incarnation)
+        if actor is None or actor.disk is None:
+            return False
+        return actor.disk.directory.identity in self._stage.directories.gone
 
     def _judge_absent(self, shard: int, members: list[ActorEntry], directory: bytes) -> None:
         """Judge a recovery beside members that may live: none serves without the one that this follows."""

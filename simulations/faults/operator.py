@@ -46,20 +46,23 @@ class Operator:
             stage.timeline.after(_LOOK_NS, self.give_up, node, directories)
 
     def _is_cut_off(self, node: str) -> bool:
-        stage = self._stage
-        supervisor = stage.supervisors[node]
-        here, there = supervisor.machine.name, stage.coordinator.machine.name
-        if not any(actor.alive and actor.machine is supervisor.machine for actor in stage.actors.values()):
-            return False
-        cut = stage.network.is_cut(here, there) or stage.network.is_cut(there, here)
-        return cut or not supervisor.link.up
+        return self._runs(node) and (self._is_cut(node) or not self._stage.supervisors[node].link.up)
+
+    def _runs(self, node: str) -> bool:
+        machine = self._stage.supervisors[node].machine
+        return any(actor.alive and actor.machine is machine for actor in self._stage.actors.values())
+
+    def _is_cut(self, node: str) -> bool:
+        network = self._stage.network
+        here, there = self._stage.supervisors[node].machine.name, self._stage.coordinator.machine.name
+        return network.is_cut(here, there) or network.is_cut(there, here)
 
     def forget(self, node: str) -> None:
         """An operator has a node forgotten that in truth is just coming back.
 
         Not one that runs and is cut off: its word would be that no process of it runs.
         """
-        if self._is_cut_off(node):
+        if self._runs(node) and self._is_cut(node):
             return
         self._calling().call(partial(_forget, node), lambda _: None)
 
