@@ -40,6 +40,8 @@ _PAGE_HEADERS = {
 _ASKED_BY_PAGE = "x-greenroom-page"
 """A header that only a page of this port can send, and a link or a page of another origin cannot."""
 _HIDDEN, _SHOWN = b'<button id="sign-out" type="button" hidden>', b'<button id="sign-out" type="button">'
+_BOARD_OF_TICKET = "board_of_ticket.html"
+"""The dashboard for who may sign out."""
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
@@ -53,7 +55,7 @@ class Dashboard:
         self._viewers = 0
         folder = files("greenroom_cluster.http").joinpath("pages")
         self._files = {each.name: each.read_bytes() for each in folder.iterdir()}
-        self._board_of_ticket = self._files["board.html"].replace(_HIDDEN, _SHOWN)
+        self._files[_BOARD_OF_TICKET] = self._files["board.html"].replace(_HIDDEN, _SHOWN)
         self.routes = [
             Route(DASHBOARD_PATH, self._page),
             Route(f"{DASHBOARD_PATH}/ticket", self._ticket),
@@ -66,10 +68,8 @@ class Dashboard:
         """Return the dashboard, or what asks for a token. Neither holds anything of the cluster."""
         refusal = self._refusal(request)
         if refusal is None:
-            by_ticket = ticket_in(request.headers.get("cookie", ""), _port(request))
-            if by_ticket and not request.headers.get("authorization"):
-                return self._page_of(self._board_of_ticket, 200)
-            return self._told("board.html", 200)
+            by_ticket = _ticket_of(request) and not asked_of(request.scope).authorization
+            return self._told(_BOARD_OF_TICKET if by_ticket else "board.html", 200)
         return self._told("sign_in.html", 401) if refusal.status == 401 else refused(refusal)
 
     async def _file(self, request: Request) -> Response:
@@ -81,12 +81,8 @@ class Dashboard:
 
     def _told(self, name: str, status: int) -> Response:
         kind = _TYPES[name[name.rindex(".") :]]
-        if kind == "text/html":
-            return self._page_of(self._files[name], status)
-        return Response(self._files[name], status, media_type=kind)
-
-    def _page_of(self, html: bytes, status: int) -> Response:
-        return Response(html, status, _PAGE_HEADERS, media_type="text/html")
+        headers = _PAGE_HEADERS if kind == "text/html" else {}
+        return Response(self._files[name], status, headers, media_type=kind)
 
     async def _ticket(self, request: Request) -> Response:
         """Give a ticket for a token. The header in which that comes is one that no other origin may send."""
@@ -101,15 +97,14 @@ class Dashboard:
         """End the ticket of a browser, and with it the streams that it has open. Harmless to repeat."""
         if _ASKED_BY_PAGE not in request.headers:
             return PlainTextResponse(f"the dashboard's own page does that, with {_ASKED_BY_PAGE}\n", 403)
-        port = _port(request)
-        self._tickets.end(ticket_in(request.headers.get("cookie", ""), port))
-        cookie = drop_cookie(port, secured=self._guard.context is not None)
+        self._tickets.end(_ticket_of(request))
+        cookie = drop_cookie(_port(request), secured=self._guard.context is not None)
         return Response(status_code=204, headers={"set-cookie": cookie})
 
     def _refusal(self, request: Request) -> Refusal | None:
         """Return why who asks may not watch; None if it may, by whatever counts elsewhere, or by a ticket."""
         asked = asked_of(request.scope)
-        ticket = ticket_in(request.headers.get("cookie", ""), _port(request))
+        ticket = _ticket_of(request)
         if asked.authorization or not ticket:
             return refusal_of(self._guard, request, asked)
         authorization = self._tickets.authorization(ticket)
@@ -173,6 +168,10 @@ async def _end_when_gone(receive: Receive, scope: CancelScope) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     scope.cancel()
+
+
+def _ticket_of(request: Request) -> str:
+    return ticket_in(request.headers.get("cookie", ""), _port(request))
 
 
 def _port(request: Request) -> int:

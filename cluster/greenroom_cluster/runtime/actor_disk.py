@@ -171,20 +171,19 @@ def refuse_kept(
     """
     if data_dir is None:
         return
-    kept, passed_over = _kept_below(data_dir, _ACTORS), _kept_below(data_dir, _NODES)
-    if nodes is not None:
-        kept, passed_over = passed_over, kept
-    for each in passed_over:
+    own, others = (_ACTORS, _NODES) if nodes is None else (_NODES, _ACTORS)
+    if passed_over := _kept_below(data_dir, others):
+        found = passed_over[0]
         if nodes is None:
-            what, remedy = "`greenroom up`, and a node", f"--data-dir {each.parents[1]}"
+            what, remedy = "`greenroom up`, and a node", f"--data-dir {found.parents[1]}"
         else:
             what, remedy = "a node, and `greenroom up`", "another --data-dir"
         raise UsageError(
-            f"{each} holds sessions of {what} on the directory above would not read them: give {remedy} "
+            f"{found} holds sessions of {what} on the directory above would not read them: give {remedy} "
             "(GREENROOM_DATA_DIR)"
         )
     indexes = {str(index) for index in range(actors)}
-    for each in kept:
+    for each in _kept_below(data_dir, own):
         if durability == "none":
             given = "--durability (GREENROOM_DURABILITY) again"
         elif nodes is not None and each.parents[1].name not in nodes:
