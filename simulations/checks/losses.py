@@ -168,15 +168,11 @@ class LossOracle:
             heard = {each.directory for each in up if before.nodes[each.node].state == "up"}
             sound = [each for each in sound if each.directory in heard]
         why = ""
-        # A map that was made anew names nobody who was given up for it. If that one's disk is lost, it may
-        # have gone on alone, and nothing else knew.
-        unnamed = [each for each in former.members if each not in before.actors]
-        given_up = (
-            bool(unnamed) and former.epoch >= LINEAGE_EPOCHS and all(map(self._has_lost_its_disk, unnamed))
-        )
-        # Nor does it say how members wrote.
-        if given_up or not any(self._stage.directories.durability(each.node) == "fsync" for each in sound):
-            why = "interval" if len(sound) == len(kept) and not given_up else "older"
+        if self._has_given_up_all_unnamed(former, before):
+            why = "older"
+        # A map that was made anew does not say how members wrote.
+        elif not any(self._stage.directories.durability(each.node) == "fsync" for each in sound):
+            why = "interval" if len(sound) == len(kept) else "older"
         if why == "interval":
             identities = {each.directory for each in sound}
             found = [each for each in self._stage.directories if each.identity in identities]
@@ -184,6 +180,14 @@ class LossOracle:
         self._recovered[shard, entry.epoch] = why
         self._stage.network.happened["shard recovered from disk"] += 1
         return True
+
+    def _has_given_up_all_unnamed(self, former: ShardEntry, before: ClusterMap) -> bool:
+        """Whether a map made anew leaves out members, all of whose disks are lost.
+
+        Such a one may have gone on alone before, and nothing else knew.
+        """
+        unnamed = [each for each in former.members if each not in before.actors]
+        return bool(unnamed) and former.epoch >= LINEAGE_EPOCHS and all(map(self._has_lost_its_disk, unnamed))
 
     def _has_lost_its_disk(self, incarnation: bytes) -> bool:
         actor = self._stage.actors.get(incarnation)

@@ -85,7 +85,8 @@ class Directory:
         self.slot = slot
         self.random = random
         self.sync_ns = sync_ns
-        self.lies = Place(slot.partition("/")[0], "", 1, 17, random.getrandbits(32))
+        machine, device, filesystem = slot.partition("/")[0], 1, 17
+        self.lies = Place(machine, "", device, filesystem, random.getrandbits(32))
         self.known = Identity(identity, _CLUSTER, self.lies)
         self.synced = 0
         self.batches: dict[int, Written] = {}

@@ -51,6 +51,13 @@ def test_nobody_else_can_read_who_it_is(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "d/identity").stat().st_mode) == 0o600
 
 
+def check_moved(now: Place, former: Place, told: str) -> None:
+    """Demand that a place differs from a former one by what is told, or not at all if that is empty."""
+    moved = now.moved_from(former)
+    assert bool(moved) == bool(told)
+    assert told in moved
+
+
 @pytest.mark.parametrize(
     ("now", "told"),
     [
@@ -67,9 +74,7 @@ def test_nobody_else_can_read_who_it_is(tmp_path: Path) -> None:
     ],
 )
 def test_a_place_is_told_from_others(now: Place, told: str) -> None:
-    moved = now.moved_from(HERE)
-    assert bool(moved) == bool(told)
-    assert told in moved
+    check_moved(now, HERE, told)
 
 
 @pytest.mark.parametrize(
@@ -83,9 +88,7 @@ def test_a_place_is_told_from_others(now: Place, told: str) -> None:
 )
 def test_the_number_of_a_device_is_no_id_of_a_file_system(now: Place, told: str) -> None:
     """Former incarnations wrote the one for the other on XFS: it says no more than the device does."""
-    moved = now.moved_from(Place("m", "boot", 7, 7, 3))
-    assert bool(moved) == bool(told)
-    assert told in moved
+    check_moved(now, Place("m", "boot", 7, 7, 3), told)
 
 
 def test_a_copy_is_refused_until_an_operator_adopts_it(tmp_path: Path) -> None:

@@ -4,8 +4,6 @@ import random
 from collections.abc import Mapping
 from types import MappingProxyType
 
-import msgspec
-
 from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, NodeEntry, ShardEntry, SuspectRecord
 from greenroom_cluster.coordination.messages import Decision, Proposal
@@ -145,9 +143,10 @@ class Probe:
             f"n{name}": NodeEntry(f"n{name}", f"{name}:2", "down" if name in down else "up")
             for name in "abcd"
         }
-        found = ClusterMap("test", lineage, self.version, 2, nodes, actors, (entry,) * self.shards)
-        if down:
-            found = msgspec.structs.replace(found, recover_alone_seconds=10.0)
+        shards, alone = (entry,) * self.shards, 10.0 if down else 0.0
+        found = ClusterMap(
+            "test", lineage, self.version, 2, nodes, actors, shards, recover_alone_seconds=alone
+        )
         return self.step(ins.MapChanged(found))
 
     # --- into a role ----------------------------------------------------------------------------------------
