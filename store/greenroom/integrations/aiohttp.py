@@ -194,6 +194,7 @@ class GreenroomStorage(aiohttp_session.AbstractStorage):
         if not failed:
             # Nothing is saved after this, so changing the session must raise from now on.
             visit.end()
+            visit.let_go()
         _tell_browser(visit, response)
 
     async def _visit_of(self, request: web.Request) -> Visit:

@@ -35,8 +35,8 @@ except ImportError:
 from greenroom.errors import UsageError
 from greenroom.options import FASTAPI
 from greenroom.web.request_session import RequestSession
+from greenroom.web.scopes import innermost_visit
 from greenroom.web.session import Session
-from greenroom.web.visit import innermost_visit
 
 __all__ = [
     "CurrentUserDep",

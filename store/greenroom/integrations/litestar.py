@@ -56,9 +56,10 @@ from greenroom.web.departures import is_departure
 from greenroom.web.middleware import SessionMiddleware
 from greenroom.web.notices import Notices
 from greenroom.web.request_session import RequestSession
+from greenroom.web.scopes import innermost_visit
 from greenroom.web.session import Session
 from greenroom.web.skipping import Skip, skipping
-from greenroom.web.visit import Visit, innermost_visit
+from greenroom.web.visit import Visit
 
 __all__ = ["GreenroomStore", "SessionDep", "SessionPlugin"]
 

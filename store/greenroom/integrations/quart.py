@@ -32,8 +32,9 @@ from greenroom.options import QUART_SESSIONS
 from greenroom.web.departures import is_departure
 from greenroom.web.middleware import REFUSAL_TEXT, SERVER_ERROR, UNCONFIRMED, SessionMiddleware
 from greenroom.web.request_session import RequestSession, put_in_place
+from greenroom.web.scopes import innermost_visit, visit_in
 from greenroom.web.session import Session
-from greenroom.web.visit import Visit, innermost_visit, visit_in
+from greenroom.web.visit import Visit
 
 if TYPE_CHECKING:
     from quart import Quart
@@ -162,6 +163,7 @@ class GreenroomSessions(SessionInterface):
         if not failed:
             # Nothing is saved after this, whatever a streamed body or a task does to the session.
             visit.end()
+            visit.let_go()
         if response is not None:
             _tell_browser(visit, response)
 

@@ -25,10 +25,11 @@ from greenroom.web.accepting import drops_headers_of_accept
 from greenroom.web.departures import is_departure
 from greenroom.web.ending import REASON, SessionEndedError, SocketEnding
 from greenroom.web.option_names import session_options
+from greenroom.web.scopes import VISITS_KEY, visit_in
 from greenroom.web.session import Session
 from greenroom.web.shielding import only_cancelled
 from greenroom.web.skipping import Skip, skipping
-from greenroom.web.visit import VISITS_KEY, Visit, visit_in
+from greenroom.web.visit import Visit
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -197,6 +198,7 @@ class _Exchange:
     _ending: SocketEnding | None = None
     _refused = False
     _streams = False
+    _settled: object = _ABSENT
 
     def __init__(self, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
         self._visit = visit
@@ -229,7 +231,8 @@ class _Exchange:
         else:
             if not self._refused:
                 visit.started = True
-                if not visit.is_quiet():
+                # What nobody has touched or loaded since the response began is as quiet as it was then.
+                if (visit.touched or visit.stored is not self._settled) and not visit.is_quiet():
                     await self._save_at_the_end()
             visit.end()
             if self._ending is not None and self._ending.ended:
@@ -237,6 +240,7 @@ class _Exchange:
         finally:
             # An error page's changes to the session are void, like the handler's.
             visit.close()
+            visit.let_go()
             if self._ending is not None:
                 self._ending.stop()
 
@@ -257,6 +261,8 @@ class _Exchange:
             try:
                 if not visit.is_quiet():
                     await visit.save()
+                elif not visit.touched:
+                    self._settled = visit.stored
             except UNCONFIRMED as error:
                 visit.settings.events.failed("saving a session", error)
                 await self.refuse(error)

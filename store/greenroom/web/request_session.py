@@ -9,6 +9,7 @@ from copy import deepcopy
 from typing import Any, NoReturn, Self, TypeVar
 
 from greenroom.web.control import SessionControl
+from greenroom.web.errors import over
 from greenroom.web.visit import Visit
 
 Session = TypeVar("Session", bound="RequestSession")
@@ -25,7 +26,7 @@ class RequestSession(dict[Any, Any]):
     and the app goes on without it. Copied or pickled, it is a plain dict.
     """
 
-    __slots__ = ("_greenroom_visit",)
+    __slots__ = ("__weakref__", "_greenroom_visit")
     _greenroom_visit: Visit
 
     __hash__ = None
@@ -182,9 +183,10 @@ class RequestSession(dict[Any, Any]):
 
 
 def session_of(visit: Visit) -> RequestSession:
-    """Return the session of a visit."""
+    """Return the session of a visit. Raises UsageError once it is over and nobody has kept the session."""
     session = visit.session
-    assert isinstance(session, RequestSession)
+    if not isinstance(session, RequestSession):
+        raise over()
     return session
 
 

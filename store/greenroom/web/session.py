@@ -43,8 +43,9 @@ from greenroom.web.old_sessions import OldSessions
 from greenroom.web.option_names import by_name
 from greenroom.web.refusals import Refusals
 from greenroom.web.request_session import RequestSession, session_of
+from greenroom.web.scopes import innermost_visit, visit_in
 from greenroom.web.survival import Keep
-from greenroom.web.visit import Visit, innermost_visit, visit_in
+from greenroom.web.visit import Visit
 
 END_CODE = 4401
 IDLE_SECONDS = 1800

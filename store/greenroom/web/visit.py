@@ -10,12 +10,14 @@ Nothing here knows ASGI: the middleware and the frameworks' adapters drive it, i
 >>> visit.started = True                        # from now on there can be no new id
 >>> await visit.save()                          # when the handler's background work is done
 >>> visit.close()                               # or at once if the handler raised
+>>> visit.let_go()
 
 What the handler requests becomes a mark in the visit (`state`); `plan` decides what to do, and `saving` does
 it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from types import NoneType
@@ -36,12 +38,6 @@ from greenroom.web.saving import Saver
 from greenroom.web.state import EMPTY, Found, VisitState
 from greenroom.web.survival import Keep, kept_by
 from greenroom.web.typed import means_delete, plain_dict
-
-__all__ = ["VISITS_KEY", "Visit", "innermost_visit", "visit_in"]
-
-VISITS_KEY = "greenroom.visits"
-"""The key under which middlewares put their `Visit`s into an ASGI scope: a tuple, the innermost first."""
-
 
 RETRY_US = 60_000_000
 """The pause between two attempts to extend the session of a WebSocket or a stream."""
@@ -85,6 +81,7 @@ class Visit(VisitState):
     _known_candidates: Candidates | None = None
     moving: Moving | None = None
     _saver: Saver | None = None
+    _let_go: weakref.ref[dict[Any, Any]] | None = None
 
     def __init__(
         self,
@@ -483,16 +480,18 @@ class Visit(VisitState):
         """Note that the request has ended: changing the session raises from now on."""
         self.closed = self.over = True
 
+    def let_go(self) -> None:
+        """Hold the session weakly from now on; whoever keeps it finds it as it was.
 
-def visit_in(scope: Mapping[str, Any], keeping: Keeping) -> Visit | None:
-    """Return the visit that the middleware of this `Session` has put into a scope, if it has."""
-    visit: Visit
-    for visit in scope.get(VISITS_KEY) or ():
-        if visit.settings is keeping:
-            return visit
-    return None
+        It holds its visit, so both would wait for the collector of cycles, which stops the whole process.
+        """
+        self._let_go = weakref.ref(self.session)
+        del self.session
+        self.follow = self._saver = None
 
-
-def innermost_visit(scope: Mapping[str, Any]) -> Visit | None:
-    """Return the visit whose session stands in a scope, if the middleware of any `Session` has run."""
-    return next(iter(scope.get(VISITS_KEY, ())), None)
+    def __getattr__(self, name: str) -> Any:
+        # Only what is missing comes here: the session, once it was let go.
+        if name != "session" or self._let_go is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        session = self._let_go()
+        return decode_data(self.snapshot) if session is None else session

@@ -15,6 +15,9 @@ BEFORE = {
 }
 """The instructions that a page took before sessions could be observed (b90a3ac), by version of Python."""
 
+LETTING_GO = 25
+"""What a page takes since, lest its session and its visit wait for the collector of cycles."""
+
 ABSENT = ("prometheus_client", "opentelemetry", "greenroom.observing")
 
 
@@ -22,7 +25,9 @@ ABSENT = ("prometheus_client", "opentelemetry", "greenroom.observing")
 def test_a_page_that_nobody_observes_costs_no_more() -> None:
     before = BEFORE[sys.version_info[:2]]
     costs = Pages().costs()
-    assert {name: costs[name] <= most for name, most in before.items()} == dict.fromkeys(before, True), costs
+    assert {name: costs[name] <= most + LETTING_GO for name, most in before.items()} == dict.fromkeys(
+        before, True
+    ), costs
 
 
 def test_what_others_observe_costs_it_nothing_either() -> None:

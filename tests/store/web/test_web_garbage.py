@@ -1,0 +1,113 @@
+"""A request leaves nothing to the collector of cycles, which would stop the process while it looks."""
+
+import gc
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from greenroom.testing import Library
+from greenroom.web import RequestSession
+from tests.store.web.garbage import only_by_hand
+from tests.store.web.web_stage import FollowingMiddleware, Stage, browser, session_of, tell
+
+REQUESTS = 5
+
+
+async def login(request: Request) -> Response:
+    session_of(request).greenroom.login("alice", {"cart": {"mug": 1}})
+    return PlainTextResponse("welcome")
+
+
+async def look(request: Request) -> Response:
+    return PlainTextResponse(str(session_of(request)["cart"]))
+
+
+async def add(request: Request) -> Response:
+    cart = session_of(request)["cart"]
+    cart["mug"] += 1
+    return PlainTextResponse("added")
+
+
+async def ignore(_request: Request) -> Response:
+    return PlainTextResponse("nothing")
+
+
+async def logout(request: Request) -> Response:
+    session_of(request).greenroom.logout()
+    return PlainTextResponse("bye")
+
+
+HANDLERS = (login, look, add, ignore, logout)
+
+
+@pytest.mark.parametrize("kind", [None, FollowingMiddleware])
+@pytest.mark.parametrize("pages", [("look",), ("add",), ("ignore",), ("login",), ("logout", "login")])
+def test_a_request_leaves_no_cycle(library: Library, kind: Any, pages: tuple[str, ...]) -> None:
+    stage = Stage()
+    app = stage.app(*HANDLERS) if kind is None else stage.app(*HANDLERS, kind=kind)
+
+    async def story() -> list[object]:
+        async with browser(app) as client:
+            await client.post("/login")
+            await client.get("/add")
+            with only_by_hand() as found:
+                for _ in range(REQUESTS):
+                    for page in pages:
+                        assert (await client.get(f"/{page}")).status_code == 200
+                return found()
+
+    assert not tell(library, story)
+
+
+class Kept:
+    """What a handler keeps beyond its request."""
+
+    def __init__(self) -> None:
+        self.all: list[Any] = []
+
+    def keeping(self, attribute: Callable[[RequestSession], Any]) -> Callable[[Request], Awaitable[Response]]:
+        async def keep(request: Request) -> Response:
+            session = session_of(request)
+            session["cart"]["mug"] = 7
+            self.all.append(attribute(session))
+            return PlainTextResponse("kept")
+
+        return keep
+
+
+def test_what_is_kept_beyond_its_request_reads_as_before(library: Library) -> None:
+    stage, kept = Stage(), Kept()
+    app = stage.app(*HANDLERS, kept.keeping(lambda session: session))
+
+    async def story() -> None:
+        async with browser(app) as client:
+            await client.post("/login")
+            await client.get("/keep")
+
+    tell(library, story)
+    gc.collect()
+    (session,) = kept.all
+    assert session["cart"] == {"mug": 7}
+    assert session.copy() == {"cart": {"mug": 7}}
+    assert session.greenroom.user_id == "alice"
+    assert not session.greenroom.modified
+
+
+def test_a_control_that_is_kept_without_its_session_reads_what_was_saved(library: Library) -> None:
+    stage, kept = Stage(), Kept()
+    app = stage.app(*HANDLERS, kept.keeping(lambda session: session.greenroom))
+
+    async def story() -> None:
+        async with browser(app) as client:
+            await client.post("/login")
+            await client.get("/keep")
+
+    tell(library, story)
+    gc.collect()
+    (control,) = kept.all
+    assert control.as_type(dict) == {"cart": {"mug": 7}}
+    assert control.user_id == "alice"
+    assert not control.modified
