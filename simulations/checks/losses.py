@@ -9,7 +9,7 @@
 
 What may be lost: everything, if all directories were given up, or are older copies that nothing shows to be
 such, or not waited for beside such a one; and what came within one interval, if no member synced before it
-answered.
+answered, or none whose directory is left.
 """
 
 from collections import Counter
@@ -85,8 +85,11 @@ class LossOracle:
 
     def kept(self, marks: Mapping[bytes, int]) -> None:
         """See marks that coordinators on etcd have kept: from then on they count."""
-        for directory, mark in marks.items():
-            self._heard[directory] = max(mark, self._heard.get(directory, 0))
+        for incarnation, mark in marks.items():
+            disk = self._stage.actors[incarnation].disk
+            if disk is not None:
+                directory = disk.directory.identity
+                self._heard[directory] = max(mark, self._heard.get(directory, 0))
 
     def forget_told(self) -> None:
         """Have marks count no more that an older copy of the coordinator's directory lacks."""
@@ -161,7 +164,8 @@ class LossOracle:
         if before.recover_alone_seconds:
             self._judge_absent(shard, members, primary.directory)
         doubtful = {each.identity for each in self._stage.directories if each.doubtful}
-        kept = [each for each in members if each.durability]
+        gone = self._stage.directories.gone
+        kept = [each for each in members if each.durability and each.directory not in gone]
         sound = [each for each in kept if each.directory not in doubtful]
         if before.recover_alone_seconds and len(sound) < len(kept):
             up = [each for each in before.actors.values() if each.state == "up"]

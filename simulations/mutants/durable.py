@@ -199,6 +199,21 @@ COPY_AND_ALL_BOOT = msgspec.structs.replace(
 )
 """The same, and the coordinator's machine loses power, too."""
 
+COPY_OF_WHO_LEFT_THE_MAP = msgspec.structs.replace(
+    SMALL,
+    actions=_MIXED[:120],
+    seconds=7.5,
+    marks_seconds=2.0,
+    faults=(
+        Fault(400, "roll back directory", "primary of shard 0", 6.0, 2.8),
+        Fault(3700, "crash all nodes", "coordinator", 0.3, 1.0),
+    ),
+)
+"""A machine is restored from an old copy while the other goes on alone, and all lose power soon after.
+
+By then the coordinator has not written that the directory had left the map.
+"""
+
 OTHER_TAIL = msgspec.structs.replace(
     SMALL,
     sync_ms=1.0,
@@ -390,14 +405,31 @@ def _(patches: Patches) -> None:
 @mutant("hears no marks in heartbeats", flagged=True, budget=50, plan=COPY_WITHIN_A_RUN)
 def _(patches: Patches) -> None:
     """How far a directory comes while nothing is decided is not noted."""
-    patches.set(Marks, "hear", lambda self, directory, mark: None)
+    patches.set(Marks, "hear", lambda self, actor, mark: None)
 
 
 @mutant("forgets marks when it starts", flagged=True, budget=50, plan=COPY_AND_ALL_BOOT)
 def _(patches: Patches) -> None:
     """A coordinator does not read the marks that the run before has kept."""
     original = Marks.__init__
-    patches.set(Marks, "__init__", lambda self, kept, seconds: original(self, {}, seconds))
+    patches.set(Marks, "__init__", lambda self, kept, actors, seconds: original(self, {}, actors, seconds))
+
+
+@mutant("keeps marks by directory", budget=50, plan=COPY_OF_WHO_LEFT_THE_MAP)
+def _(patches: Patches) -> None:
+    """Marks that were kept count for whoever opens the directory, also if it had left the map meanwhile."""
+    original = Marks.__init__
+
+    def begin(self, kept, actors, seconds):
+        original(self, {}, actors, seconds)
+        self.known.update(kept)
+
+    def rest(self):
+        changed, self._changed = self._changed, False
+        return dict(self.known) if changed else None
+
+    patches.set(Marks, "__init__", begin)
+    patches.set(Marks, "rest", rest)
 
 
 @mutant("gives up a directory that is being read", budget=20, plan=FORGOTTEN_TOO_EARLY)

@@ -96,7 +96,7 @@ class Coordinator:
 
     `proven`: this map is known to be the newest, as that of the run before, or as the first one. Otherwise it
     has a version that no other run has used (`genesis.renumbered`), in place of `stored_version`. `marks` are
-    those of directories that were kept beside the map.
+    those of directories that were kept beside the map, by incarnation.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Coordinator:
         marks: Mapping[bytes, int] = NO_MARKS,
     ) -> None:
         self.map = cluster_map
-        self.marks = Marks(marks, settings.marks_seconds)
+        self.marks = Marks(marks, cluster_map.actors, settings.marks_seconds)
         self._older = self._held = ""
         self._down_ns = round(settings.node_down_seconds * 1e9)
         self._stepped_ns = now_ns
@@ -375,7 +375,7 @@ class Coordinator:
         for incarnation, mark in message.marks:
             actor = draft.actors.get(incarnation)
             if actor is not None and actor.node == node.name and actor.directory:
-                self.marks.hear(actor.directory, mark)
+                self.marks.hear(actor, mark)
 
     def _heard_node(self, sender: bytes, name: str) -> None:
         if not self._claims.is_claimant(sender):

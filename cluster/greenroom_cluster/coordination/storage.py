@@ -1,7 +1,7 @@
 """The cluster map on disk: one file, always whole, and rejected if damaged.
 
     map.bin     magic, format version, length and CRC-32 of the payload, then the map in msgpack
-    marks.bin   the same of the highest marks of directories, which may be ahead of the floors in the map
+    marks.bin   the same of the highest marks of directories, by incarnation; may be ahead of the floors
     map.tmp     the next map while it is written; means nothing
     lock        held with flock(2) while a coordinator runs; names the cluster once a map was saved
     moved       where the map is now, if it was moved away: what is here is not used any more

@@ -78,10 +78,22 @@ def test_marks_in_heartbeats_make_copies_from_before_older() -> None:
 
 def test_marks_that_were_kept_count_in_the_next_run() -> None:
     desk = desk_of(da=5)
-    later = Desk(desk.map, marks={inc("da"): 70, inc("gone"): 3})
+    later = Desk(desk.map, marks={A: 70, inc("gone"): 3})
     assert isinstance(later.durable(A2, "a/0", "da", 69), m.Rejected)
     assert later.durable(A2, "a/0", "da", 70) == m.Accepted(2)
     assert later.coordinator.marks.known == {inc("da"): 70}, "nobody is left of the other directory"
+
+
+def test_marks_from_before_a_directory_left_the_map_count_no_more() -> None:
+    """Whoever opened it since was not judged by them, nor are its successors, also in the next run."""
+    desk = desk_of(shard(B, epoch=3), da=5)
+    desk.batch((b"supervisor", m.Heartbeat("a", 1, 0, marks=((A, 70),))))
+    on_disk = desk.coordinator.marks.rest()
+    assert on_disk == {A: 70}
+    desk.ask(m.ReportDead(1, (A,)))
+    assert desk.durable(A2, "a/0", "da", 40) == m.Accepted(2)
+    later = Desk(desk.map, marks=on_disk)
+    assert later.durable(inc("a third"), "a/0", "da", 41) == m.Accepted(2)
 
 
 def test_an_exit_raises_the_floor_to_where_the_directory_ended() -> None:

@@ -163,9 +163,9 @@ def test_marks_are_written_now_and_then_and_at_the_end() -> None:
         for effect in service.step(START_NS + seconds * SECOND, WALL_US):
             assert not isinstance(effect, fx.Persist)
             if isinstance(effect, fx.KeepMarks):
-                written.append((seconds, effect.marks[inc("dx")]))
+                written.append((seconds, effect.marks[inc("x")]))
     assert written == [(1, 2), (11, 12), (21, 22)]
-    assert service.end() == [fx.KeepMarks({inc("dx"): 26})]
+    assert service.end() == [fx.KeepMarks({inc("x"): 26})]
     assert service.end() == []
 
 

@@ -1,7 +1,7 @@
 """How a cluster map lies in etcd: under few keys, so that one transaction can change all of it. Pure.
 
     PREFIX/leader            who leads
-    PREFIX/marks             the marks of directories
+    PREFIX/marks             the marks of directories, by incarnation
     PREFIX/map/meta          all but the nodes, actors, shards and floors
     PREFIX/map/nodes/0..f    the nodes, by a hash of their names
     PREFIX/map/actors/00..1f the actors and the floors of directories, by their first byte
