@@ -44,6 +44,7 @@ def restore_coordinator(hit: Hit) -> Undo | None:
 
     def start() -> None:
         stage.start_coordinator()
+        hit.reach.operator.forget_who_left()
 
     stage.coordinator.kill()
     disk = stage.disk
@@ -58,6 +59,7 @@ def restore_coordinator(hit: Hit) -> Undo | None:
             hit.reach.oracles.marks_lost()
             hit.reach.operator.say_again()
         stage.start_coordinator()
+        hit.reach.operator.forget_who_left()
 
     return put_back
 

@@ -66,6 +66,16 @@ class Operator:
             return
         self._calling().call(partial(_forget, node), lambda _: None)
 
+    def forget_who_left(self) -> None:
+        """An operator has nodes forgotten that a restored map names, although they left after it was made."""
+        stage = self._stage
+        left = [node for node in stage.map.nodes if stage.supervisors[node].removed]
+        for node in left:
+            stage.network.happened["forgot who had left"] += 1
+            self.forget(node)
+        if left:
+            stage.timeline.after(_LOOK_NS, self.forget_who_left)
+
     def watch_adoption(self) -> None:
         """An operator gives up what a map made anew still waits for once all directories have come.
 
