@@ -16,9 +16,11 @@ from typing import NamedTuple
 import msgspec
 
 from greenroom_cluster.disk import batches as rules
+from greenroom_cluster.disk import notes
 from greenroom_cluster.disk.batches import HEADER_BYTES, MARK_BYTES, Batch
 from greenroom_cluster.disk.directory import Identity, Place, entered
 from greenroom_cluster.disk.entries import Chunk, Entry, EntryRead, decode_entries, encode_entries
+from greenroom_cluster.disk.notes import Known
 from simulations.kernel.processes import Process
 from simulations.kernel.timeline import MILLISECOND
 
@@ -60,6 +62,8 @@ class Backup(msgspec.Struct, frozen=True):
     synced: int
     batches: dict[int, Written]
     segments: tuple[Segment, ...]
+    beginning: bytes
+    rested: int
 
 
 class Directory:
@@ -104,6 +108,9 @@ class Directory:
         self._newest_bytes = 0
         # What the file `synced` says, and what it says at least after a power cut.
         self._note = self._note_kept = 0
+        # What the file `oldest` says; and up to where something was deleted because of what was synced.
+        self._beginning = b""
+        self._rested = 0
         # Batches as they are found in place of what was written: damaged, or left by a power cut.
         self._flipped: dict[int, bytes] = {}
         self._debris: dict[int, bytes] = {}
@@ -157,7 +164,9 @@ class Directory:
         """Make stable, in other segments, what may be believed of those that need not have been synced."""
         segments = self._segments
         tail = rules.read_tail(
-            [each.first for each in segments], lambda index: self._found(segments[index]), self._note
+            [each.first for each in segments],
+            lambda index: self._found(segments[index]),
+            notes.known_of(self._beginning, self._note).synced,
         )
         if segments:
             size_bytes = sum(len(batch.body) + HEADER_BYTES for part in tail.batches for batch in part)
@@ -179,7 +188,7 @@ class Directory:
         if last < self.synced:
             # Whoever watches the batches is to begin again.
             self.lacks, self.batches = True, dict(self.batches)
-            told = max(self._note, *(written.synced for written in self.batches.values()))
+            told = max(self._note, self._rested, *(written.synced for written in self.batches.values()))
             self.misjudged = self.misjudged or last < told
         for number in [each for each in self.batches if each > last]:
             self._delete(number)
@@ -242,6 +251,12 @@ class Directory:
 
     def drop_before(self, number: int) -> None:
         """Delete the files that hold no batch from this one on."""
+        begins = [each.first for each in self._segments[1:] if each.first <= number]
+        if begins:
+            self._beginning, self._rested = (
+                notes.encode_beginning(Known(begins[-1], self.synced)),
+                self.synced,
+            )
         while len(self._segments) > 1 and self._segments[1].first <= number:
             first = self._segments.pop(0).first
             for each in [each for each in self.batches if first <= each < self._segments[0].first]:
@@ -343,7 +358,8 @@ class Directory:
     def copy(self) -> Backup:
         """Return a copy of what is stable now."""
         kept = {number: written for number, written in self.batches.items() if number <= self.synced}
-        return Backup(self.synced, kept, tuple(each for each in self._segments if each.first <= self.newest))
+        segments = tuple(each for each in self._segments if each.first <= self.newest)
+        return Backup(self.synced, kept, segments, self._beginning, self._rested)
 
     def put_back(self, backup: Backup) -> None:
         """Replace all that it holds by a copy. No process may use it."""
@@ -353,6 +369,7 @@ class Directory:
         self.batches = dict(backup.batches)
         self.stored_bytes = sum(written.size_bytes for written in self.batches.values())
         self._segments = list(backup.segments)
+        self._beginning, self._rested = backup.beginning, backup.rested
         self._debris.clear()
         self._flipped.clear()
         self._shown_only = None

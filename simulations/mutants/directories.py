@@ -4,10 +4,10 @@
 from msgspec.structs import replace
 
 from greenroom_cluster.coordination import adoption
-from greenroom_cluster.disk import batches
+from greenroom_cluster.disk import batches, notes
 from greenroom_cluster.disk.batches import DamagedError
 from greenroom_cluster.disk.directory import Place
-from simulations.mutants.durable import CUT_IN_INTERVAL, SMALL
+from simulations.mutants.durable import CUT_IN_INTERVAL, CUT_IN_SHORT_LOGS, SMALL
 from simulations.mutants.patching import Patches, mutant
 from simulations.plans.plan import Fault
 
@@ -23,6 +23,20 @@ FLIPPED = replace(
 
 FLIPPED_AT_THE_END = replace(FLIPPED, faults=tuple(replace(fault, amount=0.0) for fault in FLIPPED.faults))
 """The same, in the newest batch that is stable."""
+
+FLIPPED_AFTER_A_SNAPSHOT = replace(
+    CUT_IN_SHORT_LOGS,
+    chunk_bytes=100,
+    sync_ms=5.0,
+    actions=SMALL.actions[:120],
+    faults=(
+        Fault(2000, "crash all nodes", "coordinator", 1.0),
+        Fault(2500, "flip bit", "backup of shard 0", 2.0),
+    ),
+)
+"""After writes the last thing on each disk is a snapshot, for which files were deleted. All machines lose
+power, and a bit of the newest batch of the backup flips.
+"""
 
 ALL_KILLED = replace(SMALL, faults=(Fault(900, "kill shard", "primary of shard 0"),))
 """All members of a shard are killed, amid writes."""
@@ -74,6 +88,13 @@ def _(patches: Patches) -> None:
         return whole
 
     patches.set(batches, "believable", believable)
+
+
+@mutant("forgets why it has deleted files", budget=50, plan=FLIPPED_AFTER_A_SNAPSHOT)
+def _(patches: Patches) -> None:
+    """Of what was synced when files were deleted for it, only the hint tells that a power cut takes along."""
+    original = notes.encode_beginning
+    patches.set(notes, "encode_beginning", lambda known: original(known._replace(synced=0)))
 
 
 @mutant("takes damage for a torn end", budget=20, plan=FLIPPED_AT_THE_END)

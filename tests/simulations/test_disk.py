@@ -337,6 +337,23 @@ def test_a_flipped_tail_of_which_no_note_is_left_is_cut_off() -> None:
     assert outcomes == {(2, True), (0, False)}
 
 
+def test_a_flipped_tail_for_which_files_were_deleted_is_damage() -> None:
+    """Whatever is left of the note of its sync: it stands in for what they held."""
+    for seed in range(30):
+        bench = Bench(seed)
+        for _ in range(3):
+            bench.persist()
+            bench.run(0.1)
+        bench.thread.write([DropBefore(bench.directory.synced)])
+        bench.run(0)
+        bench.process.vanish()
+        bench.directory.lose_power()
+        bench.directory.flip("tail")
+        with pytest.raises(DamagedError):
+            bench.start()
+        assert not bench.directory.misjudged
+
+
 def test_a_chunk_of_a_snapshot_can_flip() -> None:
     bench = Bench()
     bench.persist()

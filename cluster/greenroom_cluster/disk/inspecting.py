@@ -10,7 +10,14 @@ import msgspec
 from greenroom.errors import UsageError
 from greenroom_cluster.disk.batches import Batch, DamagedError, sealed
 from greenroom_cluster.disk.directory import ASIDE, Place, is_kept, is_locked, read_identity
-from greenroom_cluster.disk.journal import counting_segments, entries_of, found_segments, noted, tail_of
+from greenroom_cluster.disk.journal import (
+    counting_segments,
+    entries_of,
+    found_segments,
+    read_beginning,
+    tail_of,
+)
+from greenroom_cluster.disk.notes import decode_note, known_of
 from greenroom_cluster.disk.replay import DiskCopy, Replay
 from greenroom_cluster.disk.segment import read_segment
 
@@ -150,8 +157,9 @@ def _batches(path: Path) -> Iterator[Batch]:
     note = b""
     with suppress(FileNotFoundError):
         note = (path / "synced").read_bytes()
-    segments = counting_segments(path, noted(note))
-    tail = tail_of(segments, noted(note))
+    known = known_of(read_beginning(path), decode_note(note))
+    segments = counting_segments(path, known)
+    tail = tail_of(segments, known)
     for found, follower in pairwise(segments[: tail.unsettled + 1]):
         yield from sealed(read_segment(found.path), found.first, follower.first - 1)
     for batches in tail.batches:

@@ -1,8 +1,7 @@
 """The log of one actor slot on disk: segments of batches, of which the newest is written.
 
     log-<number>-<copy>.log     a segment; the number is that of its first batch
-    synced                      the newest batch known to be on stable storage; a hint, itself never synced
-    oldest                      the batch that the log begins with, noted before what came earlier is deleted
+    synced, oldest              what must be there when the log is read again (`notes`)
 
 Opening writes the newest segment anew, as its next copy, and syncs that before anything is told of what was
 read. What the kernel shows of a file need not be on the disk: after a kill it holds writes that were never
@@ -13,8 +12,6 @@ newest tells a directory from a copy made before, and must not rise by opening t
 import mmap
 import os
 import re
-import struct
-import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -27,13 +24,20 @@ from greenroom.errors import GreenroomError, UsageError
 from greenroom_cluster.disk.batches import Batch, DamagedError, Tail, read_tail, sealed
 from greenroom_cluster.disk.directory import Directory
 from greenroom_cluster.disk.entries import Entry, EntryRead, decode_entries, encode_entries
+from greenroom_cluster.disk.notes import (
+    NOTE_BYTES,
+    Known,
+    decode_note,
+    encode_beginning,
+    encode_note,
+    known_of,
+)
 from greenroom_cluster.disk.segment import Segment, read_segment
 from greenroom_cluster.lasting_files import sync_directory
 
 SEGMENT_BYTES = 16 << 20
 _NEXT = "next.log"
 """A segment that has no name yet, and holds nothing that counts."""
-_NOTE = struct.Struct(">QI")
 _NAME = re.compile(r"log-(\d{16})-(\d{6})\.log")
 
 
@@ -80,15 +84,16 @@ class Journal:
             raise
 
     def _open(self) -> None:
-        self._note, noted_number = opened_note(self.directory / "synced")
-        segments = counting_segments(self.directory, noted_number)
+        self._note, hint = opened_note(self.directory / "synced")
+        known = known_of(read_beginning(self.directory), hint)
+        segments = counting_segments(self.directory, known)
         counting = {found.path for found in segments}
         for found in _named_segments(self.directory):
             if found.path not in counting:
                 found.path.unlink()
         if not segments:
-            self._note_oldest(1)
-        read = tail_of(segments, noted_number)
+            self._note_beginning(Known(1, 0))
+        read = tail_of(segments, known)
         self.appended = self.synced = read.last
         self._sealed = segments[: read.unsettled]
         for found, batches in zip(segments[read.unsettled :], read.batches, strict=True):
@@ -153,7 +158,8 @@ class Journal:
             dropped = sum(follower <= number for follower in begins[: len(self._sealed)])
             if dropped:
                 # First: the deletions may reach the disk in any order, and none of them may look like damage.
-                self._note_oldest(begins[dropped - 1])
+                # What stands in for what they delete is on stable storage, and must be there from now on.
+                self._note_beginning(Known(begins[dropped - 1], self.synced))
                 for found in self._sealed[:dropped]:
                     found.path.unlink()
                 del self._sealed[:dropped]
@@ -214,13 +220,13 @@ class Journal:
     def _note_synced(self) -> None:
         """Write down what is synced: without that, losing the very last batches looks like a torn end."""
         assert self._note is not None
-        self._note[:] = _noting(self.synced)
+        self._note[:] = encode_note(self.synced)
 
-    def _note_oldest(self, number: int) -> None:
-        """Write down, lastingly, which batch the log begins with; in place, for the disk may be full."""
+    def _note_beginning(self, known: Known) -> None:
+        """Write down, lastingly, what the log begins with; in place, for the disk may be full."""
         file = os.open(self.directory / "oldest", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.pwrite(file, _noting(number), 0)
+            os.pwrite(file, encode_beginning(known), 0)
             os.fsync(file)
         finally:
             os.close(file)
@@ -266,10 +272,10 @@ class Journal:
         )
 
 
-def tail_of(segments: Sequence[Found], noted_number: int) -> Tail:
+def tail_of(segments: Sequence[Found], known: Known) -> Tail:
     """Read what need not have been synced. Raises DamagedError if it lacks what was."""
     firsts = [found.first for found in segments]
-    return read_tail(firsts, lambda index: read_segment(segments[index].path), noted_number)
+    return read_tail(firsts, lambda index: read_segment(segments[index].path), known.synced)
 
 
 def found_segments(directory: Path) -> list[Found]:
@@ -287,20 +293,25 @@ def found_segments(directory: Path) -> list[Found]:
     return [by_first[first] for first in sorted(by_first)]
 
 
-def counting_segments(directory: Path, synced: int) -> list[Found]:
-    """Return the segments that were not dropped, in their order; batches up to `synced` were synced.
+def counting_segments(directory: Path, known: Known) -> list[Found]:
+    """Return the segments that were not dropped, in their order.
 
     Raises DamagedError if the log does not begin where it must, and UsageError as `found_segments` does.
     """
-    oldest = 0
-    with suppress(FileNotFoundError):
-        oldest = noted((directory / "oldest").read_bytes())
+    oldest = known.first
     segments = [found for found in found_segments(directory) if found.first >= oldest]
     # A crash at an opening may leave an empty log without a file.
-    lacks = segments[0].first > oldest > 0 if segments else synced > 0 or oldest > 1
+    lacks = segments[0].first > oldest > 0 if segments else known.synced > 0 or oldest > 1
     if lacks:
         raise DamagedError(f"batch {max(oldest, 1)} is missing, which the log begins with")
     return segments
+
+
+def read_beginning(directory: Path) -> bytes:
+    """Return what the file `oldest` says; nothing if it is not there."""
+    with suppress(FileNotFoundError):
+        return (directory / "oldest").read_bytes()
+    return b""
 
 
 def _named_segments(directory: Path) -> list[Found]:
@@ -313,24 +324,12 @@ def opened_note(path: Path) -> tuple[mmap.mmap, int]:
     """Return the file `synced` in memory, to be written without a call, and what it says now."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        content = os.pread(file, _NOTE.size, 0)
-        if len(content) < _NOTE.size:
-            os.pwrite(file, _noting(0), 0)
-        return mmap.mmap(file, _NOTE.size), noted(content)
+        content = os.pread(file, NOTE_BYTES, 0)
+        if len(content) < NOTE_BYTES:
+            os.pwrite(file, encode_note(0), 0)
+        return mmap.mmap(file, NOTE_BYTES), decode_note(content)
     finally:
         os.close(file)
-
-
-def noted(note: bytes) -> int:
-    """Return what the file `synced` says; 0 if that is nothing."""
-    if len(note) < _NOTE.size:
-        return 0
-    number, checksum = _NOTE.unpack(note[: _NOTE.size])
-    return int(number) if checksum == zlib.crc32(note[:8]) else 0
-
-
-def _noting(number: int) -> bytes:
-    return _NOTE.pack(number, zlib.crc32(struct.pack(">Q", number)))
 
 
 def entries_of(batch: Batch) -> tuple[EntryRead, ...]:

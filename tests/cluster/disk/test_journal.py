@@ -131,6 +131,31 @@ def test_segments_that_a_crash_left_of_those_dropped_do_not_count(tmp_path: Path
     assert not back.exists()
 
 
+@pytest.mark.parametrize("harm", ["torn", "flipped"])
+def test_what_stands_in_for_what_was_deleted_must_be_there(tmp_path: Path, harm: str) -> None:
+    """A power cut may take along the hint that it was synced; then it is no torn end all the same."""
+    journal = filled(tmp_path / "d", 50, segment_bytes=300)
+    hint = (tmp_path / "d/synced").read_bytes()
+    begin = journal._segment.used_bytes
+    write(journal, 51)
+    kept = killed(journal, tmp_path / "kept")
+    journal.drop_before(30)
+    dropped = killed(journal, tmp_path / "dropped")
+    journal.close()
+    for copy in (kept, dropped):
+        (copy / "synced").write_bytes(hint)
+        content = bytearray(logs(copy)[-1].read_bytes())
+        content[begin:] = bytes(len(content) - begin) if harm == "torn" else flipped(content[begin:])
+        logs(copy)[-1].write_bytes(content)
+    assert held(kept)[-1] == entry(50), "nothing rested on it yet"
+    with pytest.raises(DamagedError, match="batch 51 is missing or damaged"):
+        held(dropped)
+
+
+def flipped(data: bytes) -> bytes:
+    return bytes((data[0] ^ 0x10,)) + data[1:]
+
+
 def test_an_empty_log_may_lack_its_only_segment(tmp_path: Path) -> None:
     """A crash while it was opened may have left it so."""
     opened(tmp_path / "d").close()
