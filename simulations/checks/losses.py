@@ -2,7 +2,7 @@
 
     lost     a shard that was on disk does not begin empty, and whoever recovers it has all that was
              committed; with interval, all but what was logged within one interval and is on no disk; and no
-             directory is given up that is in its place while its node runs
+             directory is given up that is in its place while its node runs, or asks to be registered
     undone   the end of a session never is among what was lost
     stale    no older copy of a directory to which a member of a shard wrote takes its place, and no copy of
              one that is in use elsewhere
@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from greenroom.cluster_map import ActorEntry, ClusterMap, ShardEntry
+from greenroom_cluster.coordination.messages import ForgetNode, Heartbeat, RegisterNode
 from greenroom_cluster.coordination.rules import LINEAGE_EPOCHS
 from greenroom_cluster.disk.replay import Replay
 from greenroom_cluster.shard.disk_log import is_ending
@@ -24,12 +25,15 @@ from greenroom_cluster.shard.effects import HostEffect, Propose
 from greenroom_cluster.shard.state.ladder import Rung
 from greenroom_cluster.shard.state.records import Record, heading
 from simulations.cluster.actors import ActorProcess
+from simulations.cluster.serving import Coordinating, Told
 from simulations.cluster.stage import Stage
 from simulations.kernel.directory import Directory
 from simulations.kernel.processes import Process
 from simulations.kernel.timeline import SECOND
 
 _SLACK_SECONDS = 0.5
+_COMING_SECONDS = 1.0
+"""For so long a coordinator knows at least that somebody has asked to be registered."""
 
 
 class Truth(Protocol):
@@ -50,6 +54,14 @@ class _Heard(NamedTuple):
     entries: dict[bytes, int]
 
 
+class _Came(NamedTuple):
+    """A supervisor that has asked to be registered at a coordinator, and when."""
+
+    coordinator: Process
+    supervisor: bytes
+    at: int
+
+
 class LossOracle:
     """Watches what becomes of directories in one world."""
 
@@ -66,6 +78,9 @@ class LossOracle:
         # How often each was entered.
         self._entries: Counter[bytes] = Counter()
         self._told: dict[bytes, tuple[tuple[bytes, int], ...]] = {}
+        # By node: which supervisor asked to be registered last, and whether it had when it was called gone.
+        self._came: dict[str, _Came] = {}
+        self._comes: dict[str, bool] = {}
 
     # --- older copies ------------------------------------------------------------------------------------
 
@@ -75,13 +90,36 @@ class LossOracle:
             if type(effect) is Propose and effect.proposal.marks:
                 self._told[effect.proposal.nonce] = effect.proposal.marks
 
-    def told(self, coordinator: Process, marks: tuple[tuple[bytes, int], ...]) -> None:
-        """See marks that reach a coordinator; they count once it has had the time to write them."""
+    def told(self, coordinator: Coordinating, sender: bytes, message: Told) -> None:
+        """See what reaches a coordinator: marks, a node that comes, and an operator who calls one gone."""
+        match message:
+            case Heartbeat(marks=marks):
+                if marks and coordinator.keeps_soon:
+                    self._marks_told(coordinator, marks)
+            case RegisterNode(node=node):
+                self._came[node.name] = _Came(coordinator, sender, self._stage.timeline.now)
+            case ForgetNode(name=name):
+                self._comes[name] = self._is_coming(coordinator, name)
+
+    def _marks_told(self, coordinator: Process, marks: tuple[tuple[bytes, int], ...]) -> None:
+        """Have marks count once the coordinator has had the time to write them."""
         disks = [(self._stage.actors.get(each), mark) for each, mark in marks]
         named = {actor.disk.directory.identity: mark for actor, mark in disks if actor and actor.disk}
         heard = _Heard(coordinator, named, self._lost, {each: self._entries[each] for each in named})
         seconds = self._stage.plan.marks_seconds + _SLACK_SECONDS
         self._stage.timeline.after(int(seconds * SECOND), self._count, heard)
+
+    def _is_coming(self, coordinator: Process, node: str) -> bool:
+        """Whether a coordinator has just heard of the supervisor of a node, which runs."""
+        came, supervisor = self._came.get(node), self._stage.supervisors.get(node)
+        if came is None or supervisor is None or came.coordinator is not coordinator:
+            return False
+        runs = supervisor.alive and not supervisor.paused and supervisor.link.up
+        return (
+            runs
+            and came.supervisor == supervisor.identity
+            and self._stage.timeline.now - came.at < _COMING_SECONDS * SECOND
+        )
 
     def kept(self, marks: Mapping[bytes, int]) -> None:
         """See marks that coordinators on etcd have kept: from then on they count."""
@@ -131,8 +169,10 @@ class LossOracle:
     def _judge_given_up(self, before: ClusterMap, after: ClusterMap) -> None:
         for incarnation, entry in before.actors.items():
             known = after.actors.get(incarnation)
-            # A node that is taken out of the map was silent: then an operator knows better.
-            if not entry.directory or known is None or known.directory or entry.node not in after.nodes:
+            if not entry.directory or known is None or known.directory:
+                continue
+            # A node that is taken out of the map was silent: then an operator knows better, unless it comes.
+            if entry.node not in after.nodes and not self._comes.get(entry.node):
                 continue
             if any(each.identity == entry.directory for each in self._stage.directories.of_node(entry.node)):
                 name = self._stage.name_of(incarnation)

@@ -61,8 +61,8 @@ from simulations.checks.releases import check_former
 from simulations.checks.synced import SyncOracle
 from simulations.cluster.actors import ActorProcess
 from simulations.cluster.marks import PoisonBook
+from simulations.cluster.serving import Coordinating, Told
 from simulations.cluster.stage import Stage
-from simulations.kernel.processes import Process
 
 _REFUSALS = frozenset({wire.Redirect, wire.Overloaded, wire.Failed, wire.Unknowable})
 _OF_ONE_SHARD = frozenset({SnapshotChunk, SnapshotOk, SnapshotRefused})
@@ -407,15 +407,15 @@ class Oracles:
 
     # --- coordination ------------------------------------------------------------------------------------
 
-    def marks_told(self, coordinator: Process, marks: tuple[tuple[bytes, int], ...]) -> None:
-        """See how far directories have come, as a supervisor tells a coordinator."""
-        self._losses.told(coordinator, marks)
+    def told(self, coordinator: Coordinating, sender: bytes, message: Told) -> None:
+        """See what a coordinator is told of a node."""
+        self._losses.told(coordinator, sender, message)
 
     def marks_lost(self) -> None:
         """Hear that an older copy of what the coordinator kept is in its place."""
         self._losses.forget_told()
 
-    def coordinator_failed(self, coordinator: Process, error: Exception) -> None:
+    def coordinator_failed(self, coordinator: Coordinating, error: Exception) -> None:
         """Report that what decides in a coordinator has raised."""
         self.stage.violate("core", f"{coordinator.name}: {type(error).__name__}: {error}")
 

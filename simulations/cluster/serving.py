@@ -6,7 +6,7 @@ It brings what arrives, has a store keep what is to be kept, and sends.
 from collections.abc import Callable
 from functools import partial
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap
@@ -15,7 +15,7 @@ from greenroom.framing import messages_decoder
 from greenroom_cluster.access import AT_COORDINATOR
 from greenroom_cluster.coordination import service as fx
 from greenroom_cluster.coordination.adoption import Adoption
-from greenroom_cluster.coordination.messages import Heartbeat, Received
+from greenroom_cluster.coordination.messages import ForgetNode, Heartbeat, Received, RegisterNode
 from greenroom_cluster.coordination.service import CoordinationService
 from simulations.cluster.connections import Acceptor, Codec, Served, Service, hello, holder
 from simulations.cluster.dialed import Dialed
@@ -27,6 +27,7 @@ from simulations.kernel.timeline import MILLISECOND, Machine
 _decoders = {role: messages_decoder(kinds) for role, kinds in AT_COORDINATOR.items()}
 _map_decoder = messages_decoder(wire.ServerMessage)
 _ASK_SECONDS = 2.0
+Told: TypeAlias = Heartbeat | RegisterNode | ForgetNode
 
 
 class MapWatcher(Protocol):
@@ -35,13 +36,13 @@ class MapWatcher(Protocol):
     def count(self, role: str, kind: str) -> None:
         """Count a message."""
 
-    def marks_told(self, coordinator: Process, marks: tuple[tuple[bytes, int], ...]) -> None:
-        """See how far directories have come, as a supervisor tells a coordinator."""
+    def told(self, coordinator: "Coordinating", sender: bytes, message: Told) -> None:
+        """See what a coordinator is told of a node."""
 
     def persisted(self, before: ClusterMap, after: ClusterMap) -> None:
         """See a map that is on the disk."""
 
-    def coordinator_failed(self, coordinator: Process, error: Exception) -> None:
+    def coordinator_failed(self, coordinator: "Coordinating", error: Exception) -> None:
         """Hear that what decides in a coordinator has raised."""
 
 
@@ -148,8 +149,8 @@ class Server:
             if process.oracles is not None:
                 for message in messages:
                     process.oracles.count("coordinator", type(message).__name__)
-                    if isinstance(message, Heartbeat) and message.marks and process.keeps_soon:
-                        process.oracles.marks_told(process, message.marks)
+                    if isinstance(message, Told):
+                        process.oracles.told(process, sender, message)
             if told := self.service.receive(number, sender, role, messages, node):
                 process.network.happened["refused to speak for another"] += 1
                 served.abort(told)

@@ -8,6 +8,7 @@ from greenroom_cluster.coordination.adoption import Adoption
 from greenroom_cluster.coordination.coordinator import Coordinator
 from greenroom_cluster.coordination.draft import Draft
 from greenroom_cluster.coordination.marks import Marks
+from greenroom_cluster.coordination.owners import Owners
 from greenroom_cluster.links.core_runner import CoreRunner
 from greenroom_cluster.links.disk_schedule import DiskSchedule
 from greenroom_cluster.shard import disk_log, recovery
@@ -80,6 +81,20 @@ FORGOTTEN_TOO_EARLY = msgspec.structs.replace(
     ),
 )
 """Both members of a shard end, and while others read their directories, their nodes are forgotten."""
+
+FORGOTTEN_AS_IT_COMES = msgspec.structs.replace(
+    SMALL,
+    disk_ms=50.0,
+    start_seconds=(0.3, 0.5),
+    faults=(
+        Fault(900, "crash node", "node n0", 1.1),
+        Fault(900, "crash node", "node n1", 1.1),
+        *(Fault(2300 + 20 * number, "forget node", f"node n{number % 2}") for number in range(40)),
+    ),
+)
+"""Machines lose power and boot, and their nodes ask for names that the supervisors before still have. As soon
+as those are silent, and while the coordinator writes that, the nodes are forgotten.
+"""
 
 GIVEN_UP_TOO_EARLY = msgspec.structs.replace(
     SMALL,
@@ -436,6 +451,12 @@ def _(patches: Patches) -> None:
 def _(patches: Patches) -> None:
     """Of a node that is back, `forget-node` means all directories in which nobody has registered yet."""
     patches.set(operators, "_opening", lambda draft, abandoned: [])
+
+
+@mutant("forgets a node that asks for its name", budget=20, plan=FORGOTTEN_AS_IT_COMES)
+def _(patches: Patches) -> None:
+    """An operator may call gone who has just been refused a name, because the one before may be alive."""
+    patches.set(Owners, "is_sought", lambda self, now_ns, name: False)
 
 
 @mutant("gives up for a new map what is being read", budget=50, plan=GIVEN_UP_TOO_EARLY)

@@ -203,7 +203,10 @@ class Coordinator:
             case Propose():
                 return self._propose(now_ns, draft, incoming, incoming.message)
             case RegisterNode(request_id=request_id, node=node):
-                complaint, code = self._objection(now_ns, draft, incoming, node.name, node.address)
+                known = draft.nodes.get(node.name)
+                complaint, code = self._owners.objection(
+                    now_ns, incoming.sender, node.name, known, node.address
+                )
                 complaint = complaint or draft.register_node(node)
                 if not complaint:
                     self._owners.heard(now_ns, incoming.sender, incoming.connection, node.name)
@@ -236,14 +239,8 @@ class Coordinator:
         self._hearing.opened(actor.incarnation, actor.directory)
         return "", ""
 
-    def _objection(
-        self, now_ns: int, draft: Draft, incoming: Incoming, name: str, address: str = ""
-    ) -> tuple[str, str]:
-        """Return why the sender may not have a name, and that reason's code; ("", "") if it may."""
-        return self._owners.objection(now_ns, incoming.sender, name, draft.nodes.get(name), address)
-
     def _foreign(self, now_ns: int, draft: Draft, incoming: Incoming, name: str) -> tuple[str, str]:
-        """Return why the sender does not speak for a node, as `_objection` does.
+        """Return why the sender does not speak for a node, and that reason's code; ("", "") if it does.
 
         It does once it has registered that node. If no one has since the coordinator's start, the first
         sender heard under the name does from then on.
@@ -260,7 +257,7 @@ class Coordinator:
     def _report_dead(
         self, now_ns: int, draft: Draft, incoming: Incoming, message: ReportDead
     ) -> tuple[str, str]:
-        """Mark these dead, if all known ones are the sender's own; return why not, as `_objection` does."""
+        """Mark these dead, if all known ones are the sender's own; return why not, as `_foreign` does."""
         incarnations = message.incarnations
         nodes = {draft.actors[each].node for each in incarnations if each in draft.actors}
         for name in sorted(nodes):
@@ -427,11 +424,13 @@ class Coordinator:
         return Outcome(self.map, delta_between(before, self.map), warnings=told)
 
     def _hear(self, now_ns: int, batch: Sequence[Incoming]) -> tuple[str, ...]:
-        """Note which maps the peers of a batch know, before anything of it is decided."""
+        """Note which maps the peers of a batch know, and which nodes come, before anything is decided."""
         claimed = None
         decided = any(entry.epoch for entry in self.map.shards)
         for incoming in batch:
             message = incoming.message
+            if isinstance(message, RegisterNode) and incoming.connection not in self._foreigners:
+                self._owners.sought(now_ns, incoming.connection, message.node.name)
             if incoming.role != wire.ROLE_PEER or not isinstance(message, wire.Subscribe | Heartbeat):
                 continue
             known = (message.lineage, message.version)

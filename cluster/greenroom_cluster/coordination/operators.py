@@ -1,9 +1,10 @@
 """What an operator says of a node, which nobody else can know, and what becomes of its shards then.
 
 `forget-node`: it is gone for good, with what its processes held and its directories. `declare-dead`: none of
-its processes runs, but its directories may come back. Both are taken of a silent node only; of one that is
-heard, `forget-node` means what ran before on it and is never heard again, or whose directory is lost. A
-directory in whose slot nobody has registered yet need not be lost: its actor may be reading it.
+its processes runs, but its directories may come back. Both are taken of a silent node only, and not while it
+is being started: its name may still be that of the supervisor before. Of one that is heard, `forget-node`
+means what ran before on it and is never heard again, or whose directory is lost. A directory in whose slot
+nobody has registered yet need not be lost: its actor may be reading it.
 """
 
 from collections import Counter
@@ -64,12 +65,16 @@ class Operators:
         silent_ns = self._owners.silence_ns(now_ns, name)
         if silent_ns < self._down_ns:
             return self._heard(name, silent_ns)
+        if self._owners.is_sought(now_ns, name):
+            return _is_coming(name)
         draft.bury(gone)
         draft.warnings.append(f"node {name} was declared dead by an operator, with {len(gone)} actors")
         return ""
 
     def _forget(self, now_ns: int, draft: Draft, name: str, gone: tuple[bytes, ...]) -> str:
         silent_ns = self._owners.silence_ns(now_ns, name)
+        if silent_ns >= self._down_ns and self._owners.is_sought(now_ns, name):
+            return _is_coming(name)
         if silent_ns >= self._down_ns:
             self._hearing.give_up(name, gone, draft.actors)
             draft.forget_node(name)
@@ -107,6 +112,14 @@ class Operators:
             f"node {name} was heard from {silent_ns / 1e9:.1f} s ago: stop it first, or, if the "
             f"coordinator has just started, try again in {self._down_ns / 1e9:.0f} s"
         )
+
+
+def _is_coming(name: str) -> str:
+    return (
+        f"node {name} is being started: it has asked to be registered, and its actors may be reading their "
+        "directories, which would be lost. Wait until `greenroom status` shows it as up; or, if it is to go "
+        "all the same, stop it and try again"
+    )
 
 
 def _opening(draft: Draft, abandoned: Collection[bytes]) -> list[str]:

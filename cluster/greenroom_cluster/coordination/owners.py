@@ -2,6 +2,7 @@
 
 An owner is known by the identity in its hello and by its connection. It keeps the name while it is connected
 and heard. A restarted supervisor, with its new identity, gets the name once the former connection has ended.
+Until then its requests are refused, and repeated: its node is there all the same, and about to come.
 None of this is on disk: after a start of the coordinator the first supervisor heard under a known name owns
 it, while one with another address must first wait as long as it takes to count as silent.
 """
@@ -26,6 +27,8 @@ class Owners:
         # Timers start now: no one could send us heartbeats while we were away.
         self._heard_ns = dict.fromkeys(names, now_ns)
         self._owners: dict[str, tuple[bytes, int | None]] = {}
+        # Who has asked for a name, by connection, and when last.
+        self._seekers: dict[int, tuple[str, int]] = {}
 
     def objection(
         self, now_ns: int, sender: bytes, name: str, known: NodeEntry | None, address: str = ""
@@ -73,8 +76,19 @@ class Owners:
         self.heard(now_ns, sender, connection, name)
         return True
 
+    def sought(self, now_ns: int, connection: int, name: str) -> None:
+        """Note a request for a name that is known, whatever comes of it."""
+        if name in self._heard_ns:
+            self._seekers[connection] = (name, now_ns)
+
+    def is_sought(self, now_ns: int, name: str) -> bool:
+        """Whether somebody has asked for that name, on a connection that stands, and not long ago."""
+        times = [at for sought, at in self._seekers.values() if sought == name]
+        return bool(times) and now_ns - max(times) < self._silent_ns
+
     def closed(self, connection: int) -> None:
         """Note the end of a connection."""
+        self._seekers.pop(connection, None)
         for name, (sender, current) in self._owners.items():
             if current == connection:
                 self._owners[name] = (sender, None)
@@ -86,6 +100,7 @@ class Owners:
     def forgive(self, paused_ns: int) -> None:
         """Shorten all silences by a time in which no one could be heard."""
         self._heard_ns = {name: heard + paused_ns for name, heard in self._heard_ns.items()}
+        self._seekers = {key: (name, at + paused_ns) for key, (name, at) in self._seekers.items()}
 
     def keep(self, names: Collection[str]) -> None:
         """Forget all other names."""

@@ -1,9 +1,14 @@
 """What an operator says of a node whose directories are lost, or whose processes do not run."""
 
+from collections.abc import Callable
+
+import msgspec
 import pytest
 
+from greenroom import wire
 from greenroom_cluster.coordination import messages as m
-from tests.cluster.coordination.builders import durable, inc, nonce, shard
+from greenroom_cluster.coordination.exchange import Incoming
+from tests.cluster.coordination.builders import Desk, durable, inc, node, nonce, shard
 from tests.cluster.coordination.heirs import A2, B2, A, B, C, claims, desk_of, powerless
 
 
@@ -50,6 +55,60 @@ def test_a_directory_is_not_given_up_while_its_node_may_be_opening_it() -> None:
     assert "stop the node" in refused.reason
     desk.durable(B2, "b/0", "db", 6)
     assert claims(desk, B2, 3, 10, number=2), "it has the longest log"
+
+
+def seeker() -> Desk:
+    """The host of b is back from a power cut, and until it is silent its former supervisor has the name."""
+    desk = desk_of()
+    desk.pass_seconds(1, "a", "b", "c")
+    desk.pass_seconds(1.75, "a", "c")
+    refused = desk.ask(m.RegisterNode(1, node("b")), b"again")
+    assert isinstance(refused, m.Rejected)
+    assert refused.code == m.NAME_TAKEN
+    desk.pass_seconds(0.25, "a", "c")
+    return desk
+
+
+@pytest.mark.parametrize("say", [Desk.forget, Desk.declare_dead])
+def test_a_node_that_asks_for_its_name_is_not_gone(say: Callable[[Desk, str], object]) -> None:
+    desk = seeker()
+    refused = say(desk, "b")
+    assert isinstance(refused, m.Rejected)
+    assert "node b is being started" in refused.reason
+    assert "stop it" in refused.reason
+    assert desk.map.actors[B].directory == inc("db")
+    assert isinstance(desk.ask(m.RegisterNode(1, node("b")), b"again"), m.Accepted)
+
+
+def test_a_node_that_asks_in_the_same_batch_is_not_gone() -> None:
+    desk = desk_of()
+    desk.pass_seconds(3, "a", "c")
+    word = Incoming(1, b"operator", m.ForgetNode(1, "b"), wire.ROLE_OPERATOR)
+    refused, accepted = desk.decide(word, Incoming(2, b"again", m.RegisterNode(1, node("b")))).responses
+    assert isinstance(refused.message, m.Rejected)
+    assert isinstance(accepted.message, m.Accepted)
+    assert desk.map.actors[B].directory == inc("db")
+
+
+def test_a_node_that_asked_and_has_ended_is_forgotten() -> None:
+    desk = seeker()
+    desk.close(b"again", desk.connection(b"again"))
+    assert isinstance(desk.forget("b"), m.Accepted)
+
+
+def test_a_node_that_asked_and_fell_silent_is_forgotten() -> None:
+    """Its connection may stand for long, if its host has no power."""
+    desk = seeker()
+    desk.pass_seconds(2, "a", "c")
+    assert isinstance(desk.forget("b"), m.Accepted)
+
+
+def test_a_node_of_another_cluster_does_not_keep_one_from_being_forgotten() -> None:
+    desk = Desk(msgspec.structs.replace(desk_of().map, identity=b"this cluster"))
+    desk.pass_seconds(3, "a", "c")
+    stranger = Incoming(7, b"again", wire.Subscribe(1, 9, (), b"another cluster"))
+    desk.decide(stranger, Incoming(7, b"again", m.RegisterNode(1, node("b"))))
+    assert isinstance(desk.forget("b"), m.Accepted)
 
 
 def test_one_of_two_directories_is_given_up_once_both_actors_are_there() -> None:
