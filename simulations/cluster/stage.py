@@ -361,6 +361,7 @@ class Stage:
             mark=directory.synced,
             stored_bytes=directory.stored_bytes,
             copies=replay.copies,
+            starts=replay.starts,
             remembered=replay.remembered,
             directory=directory.identity,
             openers=directory.known.incarnations,

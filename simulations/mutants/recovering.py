@@ -37,6 +37,19 @@ HUNG_AND_CUT = _replace(
 )
 """No disk syncs any more, and after a while all machines lose power."""
 
+ENDED_AT_THE_START = _replace(
+    SMALL,
+    disk_ms=200.0,
+    start_seconds=(0.01, 0.6),
+    seconds=8.0,
+    faults=(
+        Fault(900, "lose disks", "node n0", 0.5),
+        Fault(900, "lose disks", "node n1", 0.5),
+        *(Fault(4000 + 500 * number, "kill actor", f"actor n{number % 2}/0") for number in range(6)),
+    ),
+)
+"""All disks are lost and given up. Who is to begin a shard is killed while the coordinator writes that."""
+
 CUT_IN_SHORT_STEPS = _replace(ALL_CUT, step_bytes=500)
 """All machines lose power at once, and applying what is on disk takes many steps."""
 
@@ -169,3 +182,9 @@ def _(patches: Patches) -> None:
             raise DiskStalledError("a backup has not acknowledged in time")
 
     patches.set(Membership, "_check_disk", check)
+
+
+@mutant("waits for a copy that was never begun", budget=20, plan=ENDED_AT_THE_START)
+def _(patches: Patches) -> None:
+    """Who was to begin a shard empty, and has ended before it could, has nothing to come back with."""
+    patches.set(Recovery, "_begin_if_started", lambda self, shard, entry: None)

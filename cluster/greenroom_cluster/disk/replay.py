@@ -144,6 +144,9 @@ class DiskCopy:
 class Replay:
     """Takes entries in their order; `copies` are the shards that the actor then holds.
 
+    `starts` are proposals to begin shards empty of which no copy has begun since: one that was decided need
+    not have been acted on.
+
     The log may begin in the middle: what came before the oldest snapshot that counts was dropped. So entries
     of a shard of which neither a copy nor a snapshot has begun are passed over.
     """
@@ -152,6 +155,7 @@ class Replay:
         self._held: dict[int, DiskCopy] = {}
         self._begun: dict[int, DiskCopy] = {}
         self._mark = self._read_bytes = 0
+        self.starts: dict[int, Proposed] = {}
 
     @property
     def copies(self) -> dict[int, DiskCopy]:
@@ -193,6 +197,7 @@ class Replay:
         elif isinstance(entry, Chunk):
             self._take_chunk(entry)
         elif isinstance(entry, Based):
+            self.starts.pop(shard, None)
             begun = self._begun.pop(shard, None)
             if begun is None and entry.chunks:
                 return  # the beginning of this snapshot was dropped, because a later one counts
@@ -205,6 +210,8 @@ class Replay:
                 copy = copies.get(shard)
                 if copy is not None:
                     copy.take(entry)
+            if isinstance(entry, Proposed) and entry.kind == "start":
+                self.starts[shard] = entry
 
     def _take_chunk(self, chunk: Chunk) -> None:
         if chunk.number == 0:

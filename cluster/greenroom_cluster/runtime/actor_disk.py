@@ -111,6 +111,7 @@ def _open(settings: DiskSettings, goes_on: Callable[[], None]) -> OpenedDisk:
         mark=mark,
         stored_bytes=stored_bytes,
         copies=replay.copies,
+        starts=replay.starts,
         remembered=replay.remembered,
         directory=identity.directory,
         openers=identity.incarnations,

@@ -54,9 +54,10 @@ _encode = msgspec.msgpack.Encoder().encode
 class Stable(msgspec.Struct, frozen=True, kw_only=True):
     """The directory of an actor as it was opened: how far it had come, how large it is, and what it holds.
 
-    `remembered` is lineage and version of the newest map that it tells of, epochs by shard, and identity.
-    `directory` is its id, and `openers` are those that opened it last. At `opened_ns`, by the clock of the
-    core, all who had written to it before were dead; None if nobody knows when that was.
+    `starts` are as in `Replay`. `remembered` is lineage and version of the newest map that it tells of,
+    epochs by shard, and identity. `directory` is its id, and `openers` are those that opened it last. At
+    `opened_ns`, by the clock of the core, all who had written to it before were dead; None if nobody knows
+    when that was.
     """
 
     durability: Durability
@@ -64,6 +65,7 @@ class Stable(msgspec.Struct, frozen=True, kw_only=True):
     mark: int = 0
     stored_bytes: int = 0
     copies: Mapping[int, DiskCopy] = {}
+    starts: Mapping[int, Proposed] = {}
     remembered: tuple[int, int, tuple[int, ...], bytes] = (0, 0, (), b"")
     directory: bytes = b""
     openers: tuple[bytes, ...] = ()
@@ -97,7 +99,7 @@ class DiskLog:
     and so are `proposals`, those at the present epoch by their others; `map` is the newest. `rebased` is set
     when a base changes, `short` while the disk is nearly full. `given_bytes` is about what all entries ever
     took. `awaited` are the shards of which a primary here cannot commit what all others have, for this disk
-    alone lacks it. `opened_ns` is as in `Stable`.
+    alone lacks it. `opened_ns` and `starts` are as in `Stable`.
     """
 
     def __init__(self, incarnation: bytes, stable: Stable) -> None:
@@ -106,6 +108,7 @@ class DiskLog:
         self._interval_ns = ns(stable.interval_seconds)
         self.mark = stable.mark
         self.opened_ns = stable.opened_ns
+        self.starts = stable.starts
         self.position = 0
         self.stable = 0
         self._synced = 0

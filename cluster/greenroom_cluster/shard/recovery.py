@@ -14,6 +14,7 @@ from greenroom import wire
 from greenroom.cluster_map import ActorEntry, ClusterMap, ShardEntry
 from greenroom_cluster.coordination.absence import is_away
 from greenroom_cluster.coordination.messages import Decision
+from greenroom_cluster.disk.entries import Based
 from greenroom_cluster.disk.replay import DiskCopy
 from greenroom_cluster.shard.context import OpenProposal
 from greenroom_cluster.shard.messages import SnapshotChunk
@@ -41,6 +42,7 @@ class Recovery:
         self._context = resources.context
         self._resources = resources
         self._found: dict[int, Found] = {}
+        self._starts = {} if resources.disk is None else dict(resources.disk.starts)
 
     def find(self, copy: DiskCopy) -> None:
         """Take in a copy from disk. Its chunks are freed, or left to the replica, which reads them later."""
@@ -73,15 +75,31 @@ class Recovery:
         found = self._found.get(shard)
         return found is not None and found.epoch > entry.epoch
 
+    def _begin_if_started(self, shard: int, entry: ShardEntry) -> None:
+        """Begin a copy empty if whose heir this is was to do so and has ended before: it has no other yet.
+
+        It acts on no configuration before that is on its disk, so nobody can have written to the shard.
+        """
+        start, disk = self._starts.get(shard), self._resources.disk
+        if start is None or disk is None or start.nonce != entry.nonce:
+            return
+        del self._starts[shard]
+        self.give_up(shard)
+        copy = DiskCopy(shard, 0, disk.mark, disk.given_bytes)
+        copy.base = Based(shard, 0, 0, ())
+        self.find(copy)
+        disk.begin(self._found[shard].replica)
+
     def manage(self, now_ns: int, shard: int, entry: ShardEntry) -> None:
         """Claim a shard that no living member holds, or give up a copy that counts no longer."""
-        found = self._found.get(shard)
         known = self._context.map
-        if found is None or known is None or found.epoch > entry.epoch:
-            return
-        mine = known.actors.get(self._context.incarnation)
-        if mine is None:
+        mine = None if known is None else known.actors.get(self._context.incarnation)
+        if known is None or mine is None:
             return  # nobody knows yet whose heir this actor is
+        self._begin_if_started(shard, entry)
+        found = self._found.get(shard)
+        if found is None or found.epoch > entry.epoch:
+            return
         owners = [known.actors[member].directory for member in entry.members if member in known.actors]
         if mine.directory not in owners:
             found.opened = None

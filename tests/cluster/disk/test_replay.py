@@ -139,6 +139,22 @@ def test_a_proposal_is_open_until_the_epoch_is_another() -> None:
     assert copy_after(configured(1), configured(2)).configuration == configured(2)
 
 
+def test_a_start_that_was_proposed_is_known_until_a_copy_begins() -> None:
+    start = Proposed(3, 0, b"s" * 12, "start", ONE, ())
+    for entries, starts in (
+        ((start,), {3: start}),
+        ((start, Left(3)), {3: start}),
+        ((start, empty()), {}),
+        ((empty(), start), {3: start}),
+        ((start, *snapshot(7, b"part"), Based(3, 7, 0, (), 1)), {}),
+        ((proposed(1),), {}),
+    ):
+        replay = Replay()
+        for entry in decode_entries(encode_entries(entries)):
+            replay.take(entry)
+        assert replay.starts == starts
+
+
 def test_what_was_given_up_is_not_held() -> None:
     assert replayed(empty(), logged(1), Left(3)) == {}
 

@@ -4,6 +4,7 @@ from greenroom import wire
 from greenroom_cluster.coordination.messages import Proposal
 from greenroom_cluster.disk.entries import (
     Entry,
+    Proposed,
     decode_entries,
     encode_entries,
 )
@@ -32,9 +33,15 @@ class DurableProbe(Probe):
         copies: dict[int, DiskCopy] | None = None,
         settings: HostSettings | None = None,
         opened_ns: int | None = None,
+        starts: dict[int, Proposed] | None = None,
     ) -> None:
         disk = Stable(
-            durability=durability, mark=40, stored_bytes=1, copies=copies or {}, opened_ns=opened_ns
+            durability=durability,
+            mark=40,
+            stored_bytes=1,
+            copies=copies or {},
+            starts=starts or {},
+            opened_ns=opened_ns,
         )
         super().__init__(settings, disk=disk)
         self.entries: list[Entry] = []
@@ -99,12 +106,16 @@ class DurableProbe(Probe):
         """Return what is left when all batches before one are dropped."""
         return [entry for number in self.batches if number >= batch for entry in self.batches[number]]
 
-    def replayed(self) -> dict[int, DiskCopy]:
+    def replay(self) -> Replay:
         """Return what a start would find after all that was given out."""
         replay = Replay()
         for entry in decode_entries(encode_entries(tuple(self.entries))):
             replay.take(entry)
-        return replay.copies
+        return replay
+
+    def replayed(self) -> dict[int, DiskCopy]:
+        """Return the copies that a start would find."""
+        return self.replay().copies
 
 
 def acknowledged(effects: list[fx.HostEffect]) -> list[int]:
@@ -125,7 +136,10 @@ def restart(
     probe: DurableProbe, settings: HostSettings | None = None, opened_ns: int | None = None
 ) -> DurableProbe:
     """Return the same actor after a power cut that lost nothing, as the heir of what it was."""
-    after = DurableProbe(copies=probe.replayed(), settings=settings, opened_ns=opened_ns)
+    found = probe.replay()
+    after = DurableProbe(
+        copies=found.copies, settings=settings, opened_ns=opened_ns, starts=dict(found.starts)
+    )
     after.entries = list(probe.entries)
     return after
 

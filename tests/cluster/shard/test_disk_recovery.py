@@ -14,6 +14,7 @@ from greenroom_cluster.shard.near.leases import drifted
 from greenroom_cluster.shard.roles.replica import Replica
 from greenroom_cluster.shard.settings import HostSettings, ns
 from tests.cluster.shard.durable_probe import (
+    OURS,
     DurableProbe,
     recovered,
     replies,
@@ -36,6 +37,65 @@ def test_an_heir_recovers_all_that_was_acknowledged() -> None:
     probe.synced()
     (found,) = probe.ask(wire.Get(3, 0, ALICE))
     assert isinstance(found, wire.Session)
+
+
+def ended_at_its_start() -> tuple[DurableProbe, bytes]:
+    """Return who is back, having ended when it was to begin a shard, and the nonce of that start."""
+    before = DurableProbe()
+    before.configure(0, wanted="a")
+    before.synced()
+    nonce = before.proposal("start").nonce
+    return restart(before), nonce
+
+
+def test_a_shard_that_was_to_begin_when_its_only_member_ended_begins() -> None:
+    """Its disk knows that it has asked for that, and nobody can have written anything."""
+    probe, nonce = ended_at_its_start()
+    probe.configure(1, (C,), nonce=nonce, wanted="ab", dead="cb")
+    assert not probe.proposals(), "it is not on disk yet that the copy begins empty"
+    probe.synced()
+    claim = probe.proposal("recover")
+    assert (claim.primary, claim.backups, claim.last) == (ME, (), (0, 0))
+    probe.configure(2, (ME,), nonce=claim.nonce, wanted="ab", dead="cb")
+    probe.synced()
+    probe.ask(create(1))
+    probe.synced()
+    assert probe.replayed()[0].last == (2, 1)
+
+
+def test_who_ended_again_after_that_claims_the_same() -> None:
+    probe, nonce = ended_at_its_start()
+    probe.configure(1, (C,), nonce=nonce, wanted="ab", dead="cb")
+    probe.synced()
+    again = restart(probe)
+    again.configure(1, (C,), nonce=nonce, wanted="ab", dead="cb")
+    again.synced()
+    assert again.proposal("recover").last == (0, 0)
+
+
+def test_a_shard_that_began_otherwise_is_not_claimed_without_a_copy() -> None:
+    """Who came in by a join had a copy: without one the directory is not what it was."""
+    probe, _ = ended_at_its_start()
+    probe.configure(1, (C,), wanted="ab", dead="cb")
+    probe.synced()
+    assert not probe.proposals()
+
+
+def test_a_copy_that_was_given_up_does_not_come_back_in_place_of_a_start() -> None:
+    """An operator gave its directory up, and the shard was to begin empty."""
+    before = DurableProbe()
+    before.start_alone()
+    before.ask(create(1))
+    before.synced()
+    again = restart(before)
+    again.configure(1, (C,), wanted="a", dead="c", directories={"a": OURS})
+    again.synced()
+    start = again.proposal("start")
+    probe = restart(again)
+    probe.configure(2, (C,), nonce=start.nonce, wanted="ab", dead="cb")
+    probe.synced()
+    assert probe.proposal("recover").last == (0, 0)
+    assert probe.replayed()[0].records == []
 
 
 NEAR = HostSettings(near_seconds=0.3)
