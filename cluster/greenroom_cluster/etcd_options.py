@@ -63,11 +63,14 @@ class EtcdOptions(msgspec.Struct, frozen=True, kw_only=True):
         """Return where and how etcd is asked, with a prefix for each cluster. Raises UsageError."""
         found = etcd_settings(self.store, _STORE)
         prefix = f"{found.prefix}/{cluster}"
+        return msgspec.structs.replace(found, prefix=prefix, user=self.etcd_user, password=self.password())
+
+    def password(self) -> str:
+        """Return the password as its file has it now, empty if there is none. Raises UsageError."""
         if self.etcd_password_file is None:
-            return msgspec.structs.replace(found, prefix=prefix)
+            return ""
         content, _ = read_private(self.etcd_password_file, "--etcd-password-file")
-        password = content.decode(errors="replace").partition("\n")[0].strip()
-        return msgspec.structs.replace(found, prefix=prefix, user=self.etcd_user, password=password)
+        return content.decode(errors="replace").partition("\n")[0].strip()
 
     def tls(self) -> ssl.SSLContext | None:
         """Return how etcd is spoken to by TLS, None if it is not. Raises UsageError."""

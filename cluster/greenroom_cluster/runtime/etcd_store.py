@@ -14,7 +14,12 @@ from greenroom_cluster.coordination.etcd import candidacy as ca
 from greenroom_cluster.coordination.etcd import leadership as ls
 from greenroom_cluster.coordination.etcd.candidacy import Candidacy, CandidacyEffect
 from greenroom_cluster.coordination.etcd.client import EtcdClient
-from greenroom_cluster.coordination.etcd.gateway import EtcdAwayError, LeaseOverError, Range
+from greenroom_cluster.coordination.etcd.gateway import (
+    EtcdAwayError,
+    EtcdRefusedError,
+    LeaseOverError,
+    Range,
+)
 from greenroom_cluster.coordination.etcd.leadership import Leadership, LeadershipInput
 from greenroom_cluster.coordination.genesis import ClusterOptions
 from greenroom_cluster.etcd_options import EtcdOptions
@@ -24,6 +29,8 @@ from greenroom_cluster.runtime.map_store import Kept
 from greenroom_cluster.runtime.tasks import open_tasks
 
 _AGAIN_SECONDS = 0.5
+_REFUSED_SECONDS = 2.0
+"""Checking a password costs etcd much, and who mends what it refuses takes longer."""
 _FAREWELL_SECONDS = 1.0
 _log = structlog.get_logger(__name__)
 # Whoever stands by asks several times a second.
@@ -135,6 +142,8 @@ class Candidate:
                             self._step(ls.Changed())
             except EtcdAwayError as error:
                 _limited_log.warning("etcd_away", reason=str(error))
+            except EtcdRefusedError as error:
+                await _refused(error)
             await trio.sleep(_AGAIN_SECONDS)
 
     def _step(self, happened: LeadershipInput) -> None:
@@ -184,6 +193,9 @@ class Candidate:
         except LeaseOverError:
             # Whoever is paused for long between asking for a lease and using it has lost it.
             happened = ls.Failed(effect.number)
+        except EtcdRefusedError as error:
+            await _refused(error)
+            happened = ls.Failed(effect.number)
         self._step(happened)
 
     async def _revoke(self, effect: ls.Revoke) -> None:
@@ -193,16 +205,29 @@ class Candidate:
             _limited_log.warning("etcd_away", reason=str(error))
 
 
+async def _refused(error: EtcdRefusedError) -> None:
+    """Say what etcd will not do, and wait a little.
+
+    It did before, or nobody could ask it when this coordinator was started. So somebody can mend it there,
+    and then a coordinator is needed: it stands by until then.
+    """
+    _limited_log.error("etcd_refused", reason=str(error))
+    await trio.sleep(_REFUSED_SECONDS)
+
+
 @asynccontextmanager
 async def open_candidate(
     options: EtcdOptions, cluster: ClusterOptions, name: str
 ) -> AsyncIterator[Candidate]:
     """Take part in the election of a cluster's coordinator.
 
-    Raises UsageError, also if the options differ from the cluster that is stored; EtcdRefusedError.
+    Raises UsageError, also if the options differ from the cluster that is stored.
     """
     settings = options.settings(cluster.cluster)
-    async with EtcdClient(settings, options.tls()) as client, open_tasks() as nursery:
+    async with (
+        EtcdClient(settings, options.tls(), password=options.password) as client,
+        open_tasks() as nursery,
+    ):
         leadership = Leadership(settings.prefix, name, now_ns())
         candidate = Candidate(client, Candidacy(leadership, cluster, os.urandom(CLUSTER_IDENTITY_BYTES)))
         nursery.start_soon(candidate.run)

@@ -1,6 +1,7 @@
 """The client of etcd's gateway: what it asks, whom it believes, and what it says when etcd is away."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import trio
@@ -21,6 +22,7 @@ from greenroom_cluster.coordination.etcd.gateway import (
 )
 from greenroom_cluster.coordination.etcd.members import PATIENCE_SECONDS
 from greenroom_cluster.coordination.etcd.settings import EtcdSettings, etcd_settings
+from greenroom_cluster.etcd_options import EtcdOptions
 from tests.cluster.etcd.fake import Fault, Gateway, Store
 
 ONE, TWO = "one:2379", "two:2379"
@@ -223,6 +225,27 @@ async def test_a_wrong_password_is_refused_at_once(gateway: Gateway) -> None:
     gateway.store.user = ("room", "green")
     async with client(gateway, "room", "red") as etcd:
         with pytest.raises(EtcdRefusedError, match=r"'room' in .*password\): .*--etcd-password-file"):
+            await etcd.range(Range(b"a"))
+
+
+@pytest.mark.trio
+async def test_a_password_that_was_changed_is_read_anew(gateway: Gateway, tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("green\n")
+    file.chmod(0o600)
+    options = EtcdOptions(store=f"etcd://{ONE}", etcd_user="room", etcd_password_file=file)
+    gateway.store.user = ("room", "green")
+    async with EtcdClient(options.settings("shop"), password=options.password, transport=gateway) as etcd:
+        await etcd.range(Range(b"a"))
+        gateway.store.user = ("room", "blue")
+        _forget(gateway)
+        with pytest.raises(EtcdRefusedError, match="--etcd-password-file"):
+            await etcd.range(Range(b"a"))
+        file.write_text("blue\n")
+        await etcd.range(Range(b"a"))
+        _forget(gateway)
+        file.unlink()
+        with pytest.raises(EtcdRefusedError, match="--etcd-password-file"):
             await etcd.range(Range(b"a"))
 
 

@@ -8,6 +8,7 @@ import httpx
 import msgspec
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from greenroom_cluster.coordination.etcd.candidacy import Candidacy
 from greenroom_cluster.coordination.etcd.client import EtcdClient
@@ -58,6 +59,19 @@ class Hasty(Gateway):
             self.hasty = False
             self.store.revoke({"ID": max(self.store.leases)})
         return answer
+
+
+class Forbidding(Gateway):
+    """Members that let the user have no key for a while, as when its role is taken away and given back."""
+
+    forbidding = False
+    forbade = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self.forbidding:
+            self.forbade += 1
+            return httpx.Response(403, json={"code": 7, "message": "etcdserver: permission denied"})
+        return await super().handle_async_request(request)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -124,6 +138,33 @@ async def test_a_lease_that_is_over_before_its_use_is_followed_by_another() -> N
                 assert kept.map.version == 1
         candidate.stop()
     assert not gateway.hasty
+
+
+async def test_who_is_refused_in_the_middle_stands_by_and_leads_again(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: object
+) -> None:
+    """Its process goes on: ended, it would be missed once etcd has been mended."""
+    monkeypatch.setattr(
+        "greenroom_cluster.runtime.etcd_store.now_ns", lambda: round(trio.current_time() * 1e9)
+    )
+    gateway = Forbidding(Store(trio.current_time))
+    async with EtcdClient(SETTINGS, transport=gateway) as client, trio.open_nursery() as nursery:
+        candidate = Candidate(client, Candidacy(Leadership(SETTINGS.prefix, "c1", 0), OPTIONS, bytes(16)))
+        nursery.start_soon(candidate.run)
+        with trio.fail_after(60), capture_logs() as lines:
+            async with candidate.leading():
+                gateway.forbidding = True
+                await trio.sleep_forever()  # until it resigns, for it cannot renew its lease
+            await trio.sleep(30)
+        assert gateway.forbade < 60, "it asks now and then"
+        (said, *_) = [each for each in lines if each["event"] == "etcd_refused"]
+        assert said["log_level"] == "error"
+        assert "grant that user a role" in said["reason"]
+        gateway.forbidding = False
+        with trio.fail_after(30):
+            async with candidate.leading() as kept:
+                assert kept.map.version >= 1
+        candidate.stop()
 
 
 async def test_who_ends_while_a_map_is_being_kept_keeps_its_marks_as_well() -> None:

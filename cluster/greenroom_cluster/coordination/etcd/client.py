@@ -6,7 +6,7 @@ long a member may be silent is decided by `members`; the next call asks another 
 """
 
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Self, TypeVar
@@ -15,6 +15,7 @@ import httpx
 import msgspec
 import trio
 
+from greenroom.errors import UsageError
 from greenroom_cluster.coordination.etcd import gateway
 from greenroom_cluster.coordination.etcd.gateway import (
     Compare,
@@ -47,8 +48,9 @@ Reply = TypeVar("Reply")
 class EtcdClient:
     """Asks one etcd cluster. Use it as an async context manager.
 
-    Every method raises EtcdAwayError if etcd cannot be asked now, and EtcdRefusedError if it never will do
-    what it was asked.
+    Every method raises EtcdAwayError if etcd cannot be asked now, and EtcdRefusedError if it will not do
+    what it was asked until somebody changes something. `password` is asked for the password, and may raise
+    UsageError, whenever the user signs in: it may have been changed.
     """
 
     def __init__(
@@ -56,9 +58,11 @@ class EtcdClient:
         settings: EtcdSettings,
         tls: ssl.SSLContext | None = None,
         *,
+        password: Callable[[], str] | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._settings = settings
+        self._password = password or (lambda: settings.password)
         self._members = Members(settings.urls, settings.timeout_seconds)
         self._token = ""
         self._known: set[str] = set()
@@ -268,7 +272,10 @@ class EtcdClient:
         self._token = ""
         if not self._settings.user:
             raise EtcdRefusedError("etcd demands a user: give --etcd-user and --etcd-password-file")
-        body = msgspec.json.encode({"name": self._settings.user, "password": self._settings.password})
+        try:
+            body = msgspec.json.encode({"name": self._settings.user, "password": self._password()})
+        except UsageError as error:
+            raise EtcdRefusedError(str(error)) from None
         try:
             self._token = (await self._ask_once("/v3/auth/authenticate", body, SignedIn)).token
         except EtcdRefusedError as error:

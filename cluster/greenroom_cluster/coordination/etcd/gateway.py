@@ -34,7 +34,7 @@ class EtcdAwayError(GreenroomError):
 
 
 class EtcdRefusedError(GreenroomError):
-    """Etcd does not do this, however often it is asked; the text says what to change."""
+    """Etcd does not do this until something is changed; the text says what."""
 
 
 class LeaseOverError(EtcdRefusedError):
