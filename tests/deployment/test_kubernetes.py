@@ -162,6 +162,22 @@ def test_probes_ask_what_they_should() -> None:
     assert container_of(COORDINATORS)["readinessProbe"]["httpGet"]["path"] == "/readyz"
 
 
+def test_the_pages_commands_lay_out_both_secrets(tmp_path: Path) -> None:
+    page = (DEPLOY.parent / "docs" / "how-to" / "kubernetes.md").read_text()
+    (block,) = (each for each in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) if "mkdir nodes" in each)
+    commands = [line.strip() for line in block.splitlines() if not line.strip().startswith("kubectl")]
+    holders = {"nodes": ("node-0", "node-1", "node-2"), "coordinators": ("coordinator-0", "coordinator-1")}
+    for name in ("ca", *holders["nodes"], *holders["coordinators"]):
+        folder = tmp_path / f"greenroom-{name}"
+        folder.mkdir()
+        for file in ("ca.pem", f"greenroom-{name}.pem", f"greenroom-{name}.key"):
+            (folder / file).touch()
+    subprocess.run(["sh", "-euc", "\n".join(commands)], cwd=tmp_path, check=True)
+    for secret, names in holders.items():
+        files = {f"greenroom-{name}{kind}" for name in names for kind in (".pem", ".key")}
+        assert {each.name for each in (tmp_path / secret).iterdir()} == {*files, "ca.pem", "denied.txt"}
+
+
 def test_a_node_has_the_time_to_hand_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGTERM is the hand-over, and the second one ends a node at once: so no hook sends one before."""
     settings = taken(["node"], environment_of(NODES), monkeypatch)
