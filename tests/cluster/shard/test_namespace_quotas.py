@@ -11,7 +11,7 @@ from greenroom.namespace_use import NamespaceUse
 from greenroom_cluster.quotas import Quota
 from greenroom_cluster.shard import effects as fx
 from greenroom_cluster.shard import inputs as ins
-from greenroom_cluster.shard.limits.growth import Growth
+from greenroom_cluster.shard.limits.growth import TRIED_BYTES_MAX, Growth
 from greenroom_cluster.shard.messages import PrepareOk
 from greenroom_cluster.shard.settings import HostSettings
 from tests.cluster.shard.harness import World
@@ -112,6 +112,23 @@ def test_what_adds_nothing_goes_on_at_the_quota(over: bool) -> None:
         assert isinstance(reply, kind), reply
     assert count(tenants, "shop") == 0
     fill(tenants, "shop", range(31, 34), size=1000)
+
+
+def test_a_large_session_at_its_quota_takes_no_patch() -> None:
+    tenants = Tenants(settings=msgspec.structs.replace(TEN, quotas=(Quota("shop", 10, 1_000_000),)))
+    fill(tenants, "shop", range(1, 2), size=TRIED_BYTES_MAX)
+    primary = tenants.probe.replica.primary  # type: ignore[union-attr]
+    assert primary is not None
+    primary.growth._quotas._parts["shop"] = Quota("shop", 10, 10_000)  # type: ignore[attr-defined]
+    key = digest(1)
+    shorter = wire.Patch(2, 2, 0, 0, key, ((("x",), b"\xa1y"),), (), (), None, None)
+    assert "at its quota" in refusal_of(tenants.ask("shop", shorter))
+    for request in (
+        wire.Update(3, 3, 0, 0, key, "u", FAR_US, "", data(TRIED_BYTES_MAX - 99), None),
+        msgspec.structs.replace(shorter, request_id=4, low=4),
+    ):
+        (reply,) = tenants.ask("shop", request)
+        assert not isinstance(reply, wire.Failed), reply
 
 
 def test_a_star_stands_for_each_namespace_that_is_not_named() -> None:
