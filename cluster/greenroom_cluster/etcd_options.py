@@ -51,7 +51,9 @@ class EtcdOptions(msgspec.Struct, frozen=True, kw_only=True):
             return
         settings = etcd_settings(self.store, _STORE)
         if find_spec("httpx") is None:
-            raise UsageError(f"{_STORE} needs httpx: install the extra etcd of greenroom-cluster, or httpx")
+            raise UsageError(
+                f"{_STORE} needs httpx: install it, or the wheel of greenroom-cluster with its extra `etcd`"
+            )
         if bool(self.etcd_user) != bool(self.etcd_password_file):
             raise UsageError("--etcd-user and --etcd-password-file belong together: give both or none")
         if bool(self.etcd_cert) != bool(self.etcd_key):

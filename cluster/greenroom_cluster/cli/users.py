@@ -20,7 +20,7 @@ _User = Annotated[str, typer.Argument(help="The user's id, as the app gives it t
 _Namespace = Annotated[
     str,
     typer.Option(
-        help="Namespace of the app; without certificates, default.",
+        help="Namespace of the app; `default` for apps without a certificate.",
         envvar="GREENROOM_NAMESPACE",
         show_default=False,
     ),

@@ -47,7 +47,8 @@ def run_demo(
     missing = [package for module, package in _MODULES.items() if importlib.util.find_spec(module) is None]
     if missing:
         console.print(
-            f"The demo needs {', '.join(missing)}: install the extra, greenroom-cluster[demo].",
+            f"The demo needs {', '.join(missing)}: install the wheel of greenroom-cluster with its extra "
+            "`demo`.",
             style="red",
             markup=False,
         )

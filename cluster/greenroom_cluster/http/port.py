@@ -60,7 +60,7 @@ def check_installed() -> None:
     if missing:
         raise UsageError(
             f"{OPTION} needs {' and '.join(missing)}, which the extra `http` brings: install "
-            'greenroom-cluster[http], or give --http ""'
+            'the wheel of greenroom-cluster with it, or give --http ""'
         )
 
 
