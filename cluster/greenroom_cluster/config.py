@@ -39,6 +39,7 @@ MAP_DIRECTORY = Path("greenroom-data")
 NODE_ADDRESS = "127.0.0.1:7400"
 HANG_SECONDS = 10.0
 HANG_SECONDS_MIN = 1.0
+DAY_SECONDS = 86_400
 DRAIN_SECONDS = 30.0
 ACTORS = 2
 MEMORY_BYTES_MIN = 96 << 20
@@ -112,9 +113,9 @@ class ProcessOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     def check(self) -> None:
         """Raise UsageError, naming the option, if something cannot be."""
-        if not self.hang_seconds >= HANG_SECONDS_MIN:
+        if not HANG_SECONDS_MIN <= self.hang_seconds <= DAY_SECONDS:
             raise UsageError(
-                f"--hang-seconds must be {HANG_SECONDS_MIN:g} or more; it is {self.hang_seconds:g}"
+                f"--hang-seconds must be {HANG_SECONDS_MIN:g} to {DAY_SECONDS}; it is {self.hang_seconds:g}"
             )
 
 
@@ -225,8 +226,8 @@ class NodeOptions(msgspec.Struct, frozen=True, kw_only=True):
         """Raise UsageError, naming the option, if something cannot be."""
         if not 1 <= self.actors <= 256:
             raise UsageError(f"--actors must be 1 to 256; it is {self.actors}")
-        if not self.drain_seconds >= 0:
-            raise UsageError(f"--drain-seconds must be 0 or more; it is {self.drain_seconds:g}")
+        if not 0 <= self.drain_seconds <= DAY_SECONDS:
+            raise UsageError(f"--drain-seconds must be 0 to {DAY_SECONDS}; it is {self.drain_seconds:g}")
         self.actor.check()
 
 
@@ -289,8 +290,8 @@ class CoordinatorProcessSettings(msgspec.Struct, frozen=True, kw_only=True, tag=
         self.proof.check()
         if self.recover_alone_after and not RECOVER_ALONE_MIN <= self.recover_alone_after < SECONDS_MAX:
             raise UsageError(
-                f"--recover-alone-after must be {RECOVER_ALONE_MIN:g} seconds or more, for an actor that "
-                f"starts needs a while, or 0 for never; it is {self.recover_alone_after:g}"
+                f"--recover-alone-after must be {RECOVER_ALONE_MIN:g} to {SECONDS_MAX:.0f} seconds, for an "
+                f"actor that starts needs a while, or 0 for never; it is {self.recover_alone_after:g}"
             )
         starting_map(None, msgspec.structs.replace(self.options(), new_lineage=False))
         adopted = self.adopted_addresses()

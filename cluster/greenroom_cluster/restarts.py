@@ -16,6 +16,7 @@ from greenroom.errors import UsageError
 from greenroom_cluster.flags import Flag
 
 WINDOW_SECONDS = 30.0
+RESTARTS_MAX_MAX = 10_000
 
 
 class RestartSettings(msgspec.Struct, frozen=True):
@@ -36,8 +37,8 @@ class RestartSettings(msgspec.Struct, frozen=True):
     sound_after_seconds: float = 10.0
 
     def __post_init__(self) -> None:
-        if self.restarts_max < 0:
-            raise UsageError(f"--restarts-max must be 0 or more; it is {self.restarts_max}")
+        if not 0 <= self.restarts_max <= RESTARTS_MAX_MAX:
+            raise UsageError(f"--restarts-max must be 0 to {RESTARTS_MAX_MAX}; it is {self.restarts_max}")
         if not 0 < self.window_seconds < math.inf:
             raise UsageError(f"window_seconds must be above 0; it is {self.window_seconds:g}")
         if not 0 <= self.jitter < 1:

@@ -23,6 +23,7 @@ ATTRIBUTE_BYTES_MAX = 1024
 """Browsers ignore an attribute of a cookie that is longer."""
 COOKIE_NAME_BYTES_MAX = COOKIE_BYTES_MAX - SESSION_ID_BYTES_MAX - 64
 
+_OPERATIONS_MAX_MAX = 1_000_000
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _PATH_TEXT = re.compile(r"/[\x21\x22\x24-\x3a\x3c-\x3e\x40-\x7e]*")
 _ZONE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -173,7 +174,7 @@ SQLITE_STORE = Options(
     ),
     synchronous=kinds.one_of("full", "normal"),
     clock=_CLOCK,
-    operations_max=kinds.count("how many operations may wait for the file"),
+    operations_max=kinds.count("how many operations may wait for the file", most=_OPERATIONS_MAX_MAX),
 )
 
 CLUSTER_STORE = Options(
@@ -181,7 +182,9 @@ CLUSTER_STORE = Options(
     deadline_seconds=kinds.seconds(
         "how long an operation may take until it answers or raises", most=DEADLINE_SECONDS_MAX
     ),
-    operations_max=kinds.count("how many operations of one event loop may be in flight"),
+    operations_max=kinds.count(
+        "how many operations of one event loop may be in flight", most=_OPERATIONS_MAX_MAX
+    ),
     tls_cert=kinds.path("the certificate of this app, with its chain, in PEM", none=True),
     tls_key=kinds.path("the private key of `tls_cert`, of mode 0600, in PEM", none=True),
     tls_ca=kinds.path("the CAs that certify the nodes, in PEM", none=True),
@@ -199,7 +202,7 @@ CLUSTER_STORE = Options(
         )
     ),
     near_sessions=kinds.count(
-        "how many sessions each event loop keeps, to read them without asking", least=0
+        "how many sessions each event loop keeps, to read them without asking", least=0, most=10_000_000
     ),
     near_eager=kinds.flag("whether a session is kept from its first read on, not from its second"),
     watches_max=kinds.count(

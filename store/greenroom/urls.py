@@ -33,6 +33,9 @@ _ELSEWHERE = {
     ("sqlite", "operations_max"): "; pass operations_max=... to SqliteStore",
 }
 _FILE = re.compile(r"sqlite://(?P<host>[^/?#]*)(?:/(?P<path>[^?#]*))?(?:\?(?P<query>[^#]*))?")
+# Python refuses to read numbers of thousands of digits, and reads those of other scripts.
+_WHOLE = re.compile(r"[0-9]{1,20}")
+_SHOWN_MAX = 40
 _URL = re.compile(
     r"(?P<scheme>greenrooms?)://(?P<seeds>[^/?#]*)(?:/(?P<cluster>[^?#]*))?(?:\?(?P<query>[^#]*))?"
 )
@@ -145,8 +148,9 @@ def _switch(name: str, text: str) -> bool:
 
 
 def _whole(name: str, text: str, options: Options) -> int:
-    if not text.isdecimal():
-        raise UsageError(f"{name} is {options.option(name).takes}; not {text!r}")
+    if _WHOLE.fullmatch(text) is None:
+        shown = repr(text) if len(text) <= _SHOWN_MAX else f"a text of {len(text)} characters"
+        raise UsageError(f"{name} is {options.option(name).takes}; not {shown}")
     whole: int = options.checked(name, int(text))
     return whole
 

@@ -103,6 +103,11 @@ def test_deadline_reaches_the_store() -> None:
         ("greenroom://a:1?deadline_seconds=inf", "deadline_seconds=5"),
         ("greenroom://a:1?deadline_seconds=", "deadline_seconds=5"),
         ("greenroom://a:1?deadline_seconds=5&deadline_seconds=6", "twice"),
+        pytest.param(f"greenroom://a:1?near_sessions={'9' * 4301}", "near_sessions is how", id="digits"),
+        pytest.param(f"greenroom://a:1?watches_max={'9' * 4301}", "watches_max is how", id="more digits"),
+        ("greenroom://a:1?near_sessions=10000001", "at most 10000000; not 10000001"),
+        ("greenroom://a:1?near_sessions=-1", "near_sessions is how many"),
+        ("greenroom://a:1?near_sessions=\u0663", "near_sessions is how many"),
     ],
 )
 def test_bad_url_is_answered_with_what_to_write(url: str, hint: str) -> None:

@@ -74,6 +74,8 @@ def test_nothing_happens_before_the_first_operation(cluster: FakeCluster) -> Non
         {"nodes": "h:1", "deadline_seconds": float("nan")},
         {"nodes": "h:1", "cluster": ""},
         {"nodes": "h:1", "operations_max": 0},
+        {"nodes": "h:1", "operations_max": 1_000_001},
+        {"nodes": "h:1", "near_sessions": 10_000_001},
         {"nodes": ["h:1"]},
         {"nodes": "h:99999"},
     ],
