@@ -26,11 +26,13 @@ def asked_of(scope: Scope) -> Asked:
     )
 
 
-def refusal_of(guard: Guard, request: Request, asked: Asked) -> Refusal | None:
-    """Return why who asks is not shown the state of the cluster; None if it is."""
+def refusal_of(
+    guard: Guard, request: Request, asked: Asked, *, counted_once: bool = False
+) -> Refusal | None:
+    """Return why who asks is not shown the state of the cluster; None if it is. See `Guard`."""
     proven: Proven | None = request.scope["state"]["proven"]
     host = "" if request.client is None else request.client.host
-    refusal = guard.objection_to_looking(asked, proven, host)
+    refusal = guard.objection_to_looking(asked, proven, host, counted_once=counted_once)
     if refusal is not None:
         _limited_log.info("http_refused", remote=host, reason=refusal.reason)
     return refusal

@@ -108,7 +108,9 @@ class Dashboard:
         if asked.authorization or not ticket:
             return refusal_of(self._guard, request, asked)
         authorization = self._tickets.authorization(ticket)
-        refusal = refusal_of(self._guard, request, replace(asked, authorization=authorization))
+        judged = replace(asked, authorization=authorization)
+        # A ticket was given for a token that counted: who comes with one guesses nothing.
+        refusal = refusal_of(self._guard, request, judged, counted_once=True)
         if refusal is None or refusal.status != 403 or not authorization:
             return refusal
         # The token counts no more.

@@ -77,13 +77,18 @@ class Guard:
         """Return why a request is answered by nothing, whatever it asks for; None if it may be."""
         return objection(asked, self._own_host, secured=self._credentials is not None)
 
-    def objection_to_looking(self, asked: Asked, proven: Proven | None, host: str) -> Refusal | None:
-        """Return why who asks from that host is not shown the state of the cluster; None if it is."""
+    def objection_to_looking(
+        self, asked: Asked, proven: Proven | None, host: str, *, counted_once: bool = False
+    ) -> Refusal | None:
+        """Return why who asks from that host is not shown the state of the cluster; None if it is.
+
+        `counted_once`: the token that is shown did count, so it is no guess, whatever has become of it.
+        """
         source, now = source_of(host), trio.current_time()
         if len(self._failures) and self._failures.bars(source, now):
             return _BARRED
         refusal = self._judge(asked, proven)
-        if refusal is not None and refusal.guessed:
+        if refusal is not None and refusal.guessed and not counted_once:
             self._failures.note(source, now)
         return refusal
 

@@ -183,6 +183,18 @@ async def test_a_ticket_ends_with_its_token(tmp_path: Path, quick: None) -> None
         assert (await get(port, "/dashboard", cookie=cookie)).status_code == 401
 
 
+async def test_tickets_of_a_token_that_was_replaced_are_no_guesses(tmp_path: Path) -> None:
+    """However many browsers of a host come with one, who has the new token is served there."""
+    keys = secret(tmp_path)
+    async with open_port(keys=keys) as port:
+        cookies = [await cookie_for(port, keys) for _ in range(20)]
+        (tmp_path / "secret").unlink()
+        (renewed := LoopbackSecrets(CLUSTER, tmp_path / "secret")).make()
+        for cookie in cookies:
+            assert (await get(port, "/dashboard", cookie=cookie)).status_code == 401
+        assert (await get(port, "/dashboard", cookie=await cookie_for(port, renewed))).status_code == 200
+
+
 async def test_a_browser_signs_out_and_its_other_pages_end(tmp_path: Path, quick: None) -> None:
     keys = secret(tmp_path)
     async with open_port(keys=keys) as port:
