@@ -6,9 +6,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Scope
 
-from greenroom.tls.standing import Proven
 from greenroom_cluster.http.door import Asked, Refusal
 from greenroom_cluster.http.guard import Guard
+from greenroom_cluster.http.visitor import Visitor
 from greenroom_cluster.runtime.log_limits import LimitedLog
 
 _limited_log = LimitedLog(structlog.get_logger(__name__))
@@ -26,13 +26,11 @@ def asked_of(scope: Scope) -> Asked:
     )
 
 
-def refusal_of(
-    guard: Guard, request: Request, asked: Asked, *, counted_once: bool = False
-) -> Refusal | None:
+def refusal_of(guard: Guard, request: Request, asked: Asked, *, counted_once: bool = False) -> Refusal | None:
     """Return why who asks is not shown the state of the cluster; None if it is. See `Guard`."""
-    proven: Proven | None = request.scope["state"]["proven"]
+    visitor: Visitor = request.scope["state"]["visitor"]
     host = "" if request.client is None else request.client.host
-    refusal = guard.objection_to_looking(asked, proven, host, counted_once=counted_once)
+    refusal = guard.objection_to_looking(asked, visitor.proven, host, counted_once=counted_once)
     if refusal is not None:
         _limited_log.info("http_refused", remote=host, reason=refusal.reason)
     return refusal

@@ -24,6 +24,7 @@ from greenroom_cluster.runtime.proving import Keys, secrets_in
 from greenroom_cluster.tls_options import ServerTlsOptions
 from greenroom_cluster.tokens.failures import Failures, source_of
 from greenroom_cluster.tokens.files import Tokens
+from greenroom_cluster.tokens.standing import Standing
 from greenroom_cluster.tokens.table import TokenTable, Uncertified
 
 _BARRED = Refusal(429, "ten requests from there within a minute held no token that is known: wait a minute")
@@ -73,6 +74,11 @@ class Guard:
         assert self._credentials is not None
         return self._credentials.current().prove(_Shown(certificate, context))
 
+    def standing(self) -> Standing:
+        """Return whom the process trusts now. With TLS only."""
+        assert self._credentials is not None
+        return Standing(self._credentials.current().trusted)
+
     def objection(self, asked: Asked) -> Refusal | None:
         """Return why a request is answered by nothing, whatever it asks for; None if it may be."""
         return objection(asked, self._own_host, secured=self._credentials is not None)
@@ -101,8 +107,9 @@ class Guard:
             return objection_in_plaintext(asked, token)
         wall_seconds = wall_us() / 1e6
         if proven is not None:
-            # A connection lasts, and what it was verified by may count no more.
-            counts_no_more = self._credentials.current().trusted.objection(proven, wall_seconds)
+            # A connection lasts, and what it was verified by may count no more. One that may wait is
+            # answered until the port ends it.
+            counts_no_more = self.standing().objection(proven, wall_seconds)
             if counts_no_more is not None and not counts_no_more.waits:
                 return Refusal(403, counts_no_more.reason)
         table = TokenTable() if self._tokens is None else self._tokens.current()

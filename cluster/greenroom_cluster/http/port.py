@@ -18,6 +18,7 @@ from greenroom.tls.channel import TlsError
 from greenroom_cluster.http.guard import Guard
 from greenroom_cluster.http.view import View
 from greenroom_cluster.http.visitor import Visitor
+from greenroom_cluster.runtime.judging import cut_off, judge_forever
 from greenroom_cluster.runtime.listener import describe_error
 from greenroom_cluster.runtime.log_limits import LimitedLog
 from greenroom_cluster.runtime.ports import listening_socket
@@ -109,6 +110,8 @@ class HttpPort:
         _log.info("http_listens", url=self.url)
         try:
             async with open_tasks() as nursery:
+                if self._guard.context is not None:
+                    nursery.start_soon(judge_forever, self._guard.standing, lambda: self._open, cut_off)
                 try:
                     await self._accept(listener, nursery)
                 finally:
@@ -153,11 +156,10 @@ class HttpPort:
     async def _speak(self, visitor: Visitor) -> None:
         site = await self._loaded()
         context = self._guard.context
-        proven = None
         if context is not None:
             certificate = await visitor.shake_hands(context)
-            proven = self._guard.prove(certificate, context) if certificate else None
-        await site.serve(visitor, proven)
+            visitor.proven = self._guard.prove(certificate, context) if certificate else None
+        await site.serve(visitor)
 
     async def _loaded(self) -> "Site":
         async with self._loading:

@@ -24,7 +24,6 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from greenroom.errors import UnavailableError, UsageError
-from greenroom.tls.standing import Proven
 from greenroom_cluster.http.answers import asked_of, refusal_of, refused
 from greenroom_cluster.http.dashboard import Dashboard
 from greenroom_cluster.http.exposition import expose
@@ -76,9 +75,9 @@ class Site:
         self._config.h2_max_concurrent_streams = 4
         self._config.keep_alive_timeout = _IDLE_SECONDS
 
-    async def serve(self, visitor: Visitor, proven: Proven | None) -> None:
+    async def serve(self, visitor: Visitor) -> None:
         """Serve one connection to its end."""
-        told = ConnectionState({"proven": proven, "visitor": visitor})
+        told = ConnectionState({"visitor": visitor})
         stream: Any = visitor  # it uses no more of a stream than a visitor has
         await TCPServer(self._app, self._config, WorkerContext(None), told, stream)
 

@@ -10,6 +10,7 @@ import trio
 
 from greenroom.addresses import join_address
 from greenroom.tls.channel import TlsError
+from greenroom.tls.standing import Proven
 
 SEND_SECONDS = 10.0
 """Whoever does not read what it asked for is not waited for longer."""
@@ -23,8 +24,10 @@ _READ_BYTES = 4096
 class Visitor:
     """A connection that was accepted. Hypercorn uses `socket`, `receive_some`, `send_all` and those that end.
 
-    `abort` ends it at once.
+    `abort` ends it at once. `proven` is who has shown a certificate, None if nobody has.
     """
+
+    proven: Proven | None = None
 
     def __init__(self, sock: trio.socket.SocketType, remote: tuple[Any, ...]) -> None:
         self.socket = sock
@@ -38,6 +41,11 @@ class Visitor:
         self._send_seconds = SEND_SECONDS
         self._requests = 0
         self._rests_since = trio.current_time()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it was ended from here."""
+        return self.scope.cancel_called
 
     def abort(self, reason: str = "") -> None:
         """End it."""

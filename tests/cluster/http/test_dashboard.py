@@ -1,8 +1,9 @@
 """The dashboard at an HTTP port: who is shown it, by what, and how its stream begins, goes on and ends."""
 
 import socket
+import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from greenroom.addresses import parse_address
 from greenroom.loopback_secrets import LoopbackSecrets
 from greenroom_cluster.http import dashboard, live, looks, tickets, visitor
 from greenroom_cluster.http.port import HttpPort
+from greenroom_cluster.runtime import judging
+from greenroom_cluster.runtime.reloading import reload_all
 from tests.authority import Authority
 from tests.cluster.http.port import CLUSTER, FakeView, get, open_port, status
 from tests.cluster.http.test_port import options, secret, trusting
@@ -38,10 +41,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def events(port: HttpPort, **headers: str) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+async def events(
+    port: HttpPort, context: ssl.SSLContext | None = None, **headers: str
+) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
     """Watch the dashboard; yields what each event holds."""
+    verify: Any = context if context is not None else True
     async with (
-        httpx.AsyncClient(base_url=port.url, trust_env=False) as client,
+        httpx.AsyncClient(base_url=port.url, verify=verify, trust_env=False) as client,
         client.stream("GET", "/dashboard/events", headers=headers) as answer,
     ):
         assert answer.status_code == 200
@@ -246,6 +252,35 @@ async def test_within_tls_a_certificate_opens_it_and_cookies_are_secure(
         ticket = await get(port, "/dashboard/ticket", context=operator)
     assert (stranger.status_code, page.status_code) == (401, 200)
     assert ticket.headers["set-cookie"].endswith("; Secure")
+
+
+@pytest.mark.parametrize("how", ["revoked", "its authority is dropped"])
+async def test_a_stream_ends_with_its_certificate(
+    how: str, tmp_path: Path, authority: Authority, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judging, "SWEEP_SECONDS", 0.01)
+    former = Authority("former")
+    (deny := tmp_path / "denied.txt").touch()
+    tls = options(tmp_path, authority, tls_deny=deny)
+    assert tls.tls_ca is not None
+    tls.tls_ca.write_bytes(authority.pem + former.pem)
+    staying, leaving = (issuer.issue(f"greenroom://{CLUSTER}/operator/eva") for issuer in (authority, former))
+    async with (
+        open_port(tls=tls) as port,
+        events(port, trusting(authority, tmp_path, staying)) as others,
+        events(port, trusting(authority, tmp_path, leaving)) as told,
+    ):
+        await anext(told)
+        if how == "revoked":
+            deny.write_text(f"{leaving.serial:X}\n")
+        else:
+            tls.tls_ca.write_bytes(authority.pem)
+        reload_all()
+        with trio.fail_after(10), suppress(httpx.TransportError):
+            async for _ in told:
+                pass
+        for _ in range(20):
+            await anext(others)
 
 
 async def test_tickets_are_bounded_and_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from greenroom_cluster.http import port as port_module
 from greenroom_cluster.http import site, visitor
 from greenroom_cluster.http.port import HttpPort, HttpSettings
 from greenroom_cluster.inspection import ClusterStatus
+from greenroom_cluster.runtime import judging
 from greenroom_cluster.runtime.reloading import reload_all
 from greenroom_cluster.tls_options import NodeTlsOptions, ServerTlsOptions
 from greenroom_cluster.tokens.files import Tokens
@@ -220,7 +221,11 @@ async def test_a_stranger_within_tls_gets_no_answer(tmp_path: Path, authority: A
         assert (await get(port, "/livez", context=trusting(authority, tmp_path))).status_code == 200
 
 
-async def test_who_was_revoked_is_shown_nothing_more(tmp_path: Path, authority: Authority) -> None:
+async def test_who_was_revoked_is_shown_nothing_more(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even on a connection that is open, until that is ended."""
+    monkeypatch.setattr(judging, "SWEEP_SECONDS", 3600.0)
     deny = tmp_path / "denied.txt"
     deny.write_text("")
     tls = options(tmp_path, authority, tls_deny=deny)
