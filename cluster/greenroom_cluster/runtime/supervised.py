@@ -2,9 +2,9 @@
 
 It sends `{"ready": address}` once the function says so, with the `Standing` of its disk if it has one,
 `{"beat": n}` throughout, with `"goes_on"` if a long start has got further, and `{"refused": text}` if the
-settings are impossible (UsageError), which no restart changes. It receives `{"stop": True}`, which
-cancels the function; the process exits after the function has cleaned up. At `{"reload": True}` it reads its
-certificates anew. `{"ask": True}` is answered by `{"readings": bytes}`.
+settings are impossible (UsageError), which no restart changes, or is logged if it was ready. It receives
+`{"stop": True}`, which cancels the function; the process exits after the function has cleaned up. At
+`{"reload": True}` it reads its certificates anew. `{"ask": True}` is answered by `{"readings": bytes}`.
 
 The process exits by `os._exit`, so the supervision library's teardown, which may wait for a peer that is
 gone, cannot delay its end.

@@ -369,7 +369,10 @@ class Supervisor:
             child.readings = message["readings"]
             answered, child.answered = child.answered, None
             answered.set()
-        elif "refused" in message and not child.ready:
+        elif "refused" in message and child.ready:
+            # It has served, so it may again once the operator has done what this says.
+            _log.error("process_refused", process=child.name, pid=child.pid, reason=message["refused"])
+        elif "refused" in message:
             self.failure = UsageError(message["refused"])
             self._tasks.cancel_scope.cancel()
 

@@ -46,6 +46,11 @@ async def refuse_to_start(settings: ServeSettings, started: Started) -> None:
     raise UsageError("the marker is impossible")
 
 
+async def refuse_once_ready(settings: ServeSettings, started: Started) -> None:
+    await _be_ready(started)
+    raise UsageError("the marker has become impossible")
+
+
 async def die_while_starting(settings: ServeSettings, started: Started) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -96,6 +96,17 @@ async def test_a_child_cannot_be_dumped() -> None:
         assert observer.ready[0].address == "0 (0, 0)"
 
 
+async def test_what_an_operator_must_do_is_told_of_a_child_that_was_ready() -> None:
+    """It is started again, and says so each time: nothing else tells why it ends."""
+    seen = Observer()
+    with structlog.testing.capture_logs() as logged:
+        async with supervising(seen) as supervisor:
+            supervisor.start_child(ChildSpec("a", children.refuse_once_ready, ServeSettings))
+            await seen.until(lambda: len(seen.exited) >= 2)
+    told = [line["reason"] for line in logged if line["event"] == "process_refused"]
+    assert told[:1] == ["the marker has become impossible"]
+
+
 async def test_a_killed_child_is_reported_at_once() -> None:
     """One for one: the other child never notices."""
     seen = Observer()
