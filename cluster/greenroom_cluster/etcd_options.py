@@ -62,13 +62,13 @@ class EtcdOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError(f"{_STORE} is without TLS: write etcds:// for the certificates to be used")
 
     def settings(self, cluster: str) -> EtcdSettings:
-        """Return where and how etcd is asked, with a prefix for each cluster. Raises UsageError."""
+        """Return where and by whom etcd is asked, with a prefix for each cluster. Raises UsageError."""
         found = etcd_settings(self.store, _STORE)
-        prefix = f"{found.prefix}/{cluster}"
-        return msgspec.structs.replace(found, prefix=prefix, user=self.etcd_user, password=self.password())
+        self.password()  # told at the start if it cannot be read
+        return msgspec.structs.replace(found, prefix=f"{found.prefix}/{cluster}", user=self.etcd_user)
 
     def password(self) -> str:
-        """Return the password as its file has it now, empty if there is none. Raises UsageError."""
+        """Return what the file of the user's password holds now; empty without one. Raises UsageError."""
         if self.etcd_password_file is None:
             return ""
         content, _ = read_private(self.etcd_password_file, "--etcd-password-file")

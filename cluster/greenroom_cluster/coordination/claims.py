@@ -131,10 +131,12 @@ def why_older(ours: ClusterMap, lineage: int, version: int) -> str:
     addresses = ",".join(node.address for node in ours.nodes.values()) or "HOST:PORT"
     return (
         f"the coordinator's map (lineage {ours.lineage}, version {ours.version}) is older than "
-        f"one already in use (lineage {lineage}, version {version}): its directory was emptied or "
-        "restored from a copy. Put the newest directory back, or stop this coordinator and start it once "
-        f"with --new-lineage --adopt-from {addresses} added, naming nodes that run; or, if a new cluster is "
-        "to begin here, stop the nodes of the former one"
+        f"one already in use (lineage {lineage}, version {version}): its directory, or etcd, was emptied or "
+        "restored from a copy, or --store names another prefix. Name the right one, put the newest map back, "
+        "or stop this coordinator and start it once "
+        f"with --new-lineage --adopt-from {addresses} added, naming nodes that run (with --store: in an "
+        "empty directory instead, then `greenroom move-map`); or, if a new cluster is to begin here, stop "
+        "the nodes of the former one"
     )
 
 

@@ -29,7 +29,7 @@ async def check_reach(options: EtcdOptions, cluster: str) -> None:
     Raises UnavailableError if etcd is away, UsageError if somebody leads, EtcdRefusedError.
     """
     settings = options.settings(cluster)
-    async with EtcdClient(settings, options.tls()) as client:
+    async with EtcdClient(settings, options.tls(), password=options.password) as client:
         try:
             with trio.fail_after(_ANSWER_SECONDS):
                 name = await _leader(client, settings.prefix)
@@ -56,7 +56,7 @@ async def check_kept(options: EtcdOptions, cluster: ClusterOptions) -> None:
     """
     settings = options.settings(cluster.cluster)
     maps = places(settings.prefix).maps
-    async with EtcdClient(settings, options.tls()) as client:
+    async with EtcdClient(settings, options.tls(), password=options.password) as client:
         with suppress(EtcdAwayError), trio.move_on_after(_ANSWER_SECONDS):
             found = (await client.range(Range(maps, end_of(maps)))).kvs
             starting_map(
@@ -73,5 +73,5 @@ async def forget_cluster(options: EtcdOptions, cluster: str) -> None:
     """Remove all that etcd keeps of a cluster whose coordinators have ended. Raises as the client does."""
     settings = options.settings(cluster)
     everything = f"{settings.prefix}/".encode()
-    async with EtcdClient(settings, options.tls()) as client:
+    async with EtcdClient(settings, options.tls(), password=options.password) as client:
         await client.transact((), (Delete(everything, end_of(everything)),))

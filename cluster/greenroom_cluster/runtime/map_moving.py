@@ -53,7 +53,7 @@ async def _move(directory: Path, storage: MapStorage, options: EtcdOptions) -> M
         )
     settings = options.settings(cluster_map.cluster)
     marks = storage.load_marks()
-    async with EtcdClient(settings, options.tls()) as client:
+    async with EtcdClient(settings, options.tls(), password=options.password) as client:
         try:
             there = await client.transact((), moving.reading(settings.prefix))
         except EtcdAwayError as error:

@@ -128,6 +128,27 @@ def test_options_that_differ_from_the_cluster_in_etcd_are_refused() -> None:
         Coordinator(store, shards=8).step()
 
 
+@pytest.mark.parametrize("key", ["map/meta", "marks"])
+def test_what_is_no_map_is_told_and_led_from_once_it_is_one_again(key: str) -> None:
+    store = Store()
+    first = Coordinator(store)
+    first.step()
+    first.keep(1, 1, {bytes(16): 7})
+    first.perform(list(first.candidacy.end(first.now_ns)))
+    held = store.keys[f"/greenroom/test/{key}".encode()]
+    good, held["value"] = held["value"], b"somebody else's"
+    second = Coordinator(store, name="c2")
+    second.step()
+    (ceased,) = second.told
+    assert isinstance(ceased, ca.Cease)
+    assert "anything else has written there" in ceased.reason
+    assert store.leases == {}, "another release may lead meanwhile"
+    held["value"] = good
+    second.now_ns += 10 * SECOND
+    second.step()
+    assert [each.marks for each in second.begun()] == [{bytes(16): 7}]
+
+
 # --- who hears no nodes -----------------------------------------------------------------------------------
 
 

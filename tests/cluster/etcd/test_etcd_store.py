@@ -167,6 +167,28 @@ async def test_who_is_refused_in_the_middle_stands_by_and_leads_again(
         candidate.stop()
 
 
+async def test_a_password_that_etcd_does_not_take_any_more_is_waited_for() -> None:
+    """It stands by until its file holds the new one, for which no process need be started again."""
+    gateway, password = Gateway(Store(trio.current_time)), "green"
+    gateway.store.user = ("room", "green")
+    settings = msgspec.structs.replace(SETTINGS, user="room")
+    async with (
+        EtcdClient(settings, password=lambda: password, transport=gateway) as client,
+        trio.open_nursery() as nursery,
+    ):
+        candidate = Candidate(client, candidacy())
+        nursery.start_soon(candidate.run)
+        with trio.fail_after(30):
+            async with candidate.leading():
+                gateway.store.user = ("room", "red")
+                gateway.store.tokens.clear()
+                await trio.sleep_forever()
+            password = "red"
+            async with candidate.leading() as kept:
+                assert kept.map.version == 1
+        candidate.stop()
+
+
 async def test_who_ends_while_a_map_is_being_kept_keeps_its_marks_as_well() -> None:
     gateway = Deaf(Store(trio.current_time))
     gateway.deaf = False

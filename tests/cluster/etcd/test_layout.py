@@ -65,7 +65,7 @@ def test_the_last_of_a_part_leaves_no_key() -> None:
         ("shards/03", None, "63 of 64 shards"),
         ("shards/03", b"", "format none"),
         ("shards/03", bytes((FORMAT + 1,)), "start the release that wrote it"),
-        ("nodes/0", bytes((FORMAT,)) + b"\xc1", "not a cluster map"),
+        ("nodes/0", bytes((FORMAT,)) + b"\xc1", "no map of this release"),
         ("nodes/0", bytes((FORMAT,)) + b"\x91\x93\xa1n\xa1a\xa2up", "malformed"),
     ],
 )

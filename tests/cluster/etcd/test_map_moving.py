@@ -10,8 +10,7 @@ from greenroom.cluster_map import ClusterMap
 from greenroom.errors import GreenroomError, UnavailableError, UsageError
 from greenroom_cluster.coordination.boot_note import BootNote
 from greenroom_cluster.coordination.etcd.client import EtcdClient
-from greenroom_cluster.coordination.etcd.layout import map_of, values_of
-from greenroom_cluster.coordination.etcd.leadership import _decode_marks
+from greenroom_cluster.coordination.etcd.layout import map_of, marks_of, values_of
 from greenroom_cluster.coordination.genesis import ClusterOptions, first_map
 from greenroom_cluster.coordination.storage import MapStorage
 from greenroom_cluster.etcd_options import EtcdOptions
@@ -83,7 +82,7 @@ async def test_a_map_is_moved_with_its_marks_and_once(gateway: Gateway, director
     moved = await move_map(directory, ETCD)
     assert moved == ("shop", 1, 9, False)
     assert in_etcd(gateway) == decided()
-    assert _decode_marks(gateway.store.keys[ROOT + b"marks"]["value"]) == MARKS
+    assert marks_of(gateway.store.keys[ROOT + b"marks"]["value"]) == MARKS
     assert not starts(directory)
     assert (await move_map(directory, ETCD)).before
     # Coordinators have decided since.

@@ -35,7 +35,8 @@ def members(tmp_path: Path) -> Iterator[Members]:
 
 
 def client(members: Members, user: str = "", password: str = "") -> EtcdClient:
-    return EtcdClient(EtcdSettings(urls=members.urls, user=user, password=password, timeout_seconds=10.0))
+    settings = EtcdSettings(urls=members.urls, user=user, timeout_seconds=10.0)
+    return EtcdClient(settings, password=lambda: password)
 
 
 async def test_one_of_two_gets_the_key_and_its_end_frees_it(members: Members) -> None:

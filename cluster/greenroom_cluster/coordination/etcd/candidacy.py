@@ -61,7 +61,7 @@ class Candidacy:
     """The part of one coordinator with these options; `identity` is that of a cluster which it creates.
 
     Call `step` when something has happened and at `next_deadline()`. It raises UsageError if the options
-    differ from the cluster in etcd, LayoutError if none that this release can read is there.
+    differ from the cluster in etcd. Where etcd holds what this release cannot read, it leads again later.
     """
 
     def __init__(self, leadership: Leadership, options: ClusterOptions, identity: bytes) -> None:

@@ -58,11 +58,11 @@ class EtcdClient:
         settings: EtcdSettings,
         tls: ssl.SSLContext | None = None,
         *,
-        password: Callable[[], str] | None = None,
+        password: Callable[[], str] = str,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._settings = settings
-        self._password = password or (lambda: settings.password)
+        self._password = password
         self._members = Members(settings.urls, settings.timeout_seconds)
         self._token = ""
         self._known: set[str] = set()

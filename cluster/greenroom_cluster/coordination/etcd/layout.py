@@ -64,6 +64,7 @@ _decode_meta = msgspec.msgpack.Decoder(_Meta).decode
 _decode_nodes = msgspec.msgpack.Decoder(list[NodeEntry]).decode
 _decode_actors = msgspec.msgpack.Decoder(_Actors).decode
 _decode_shards = msgspec.msgpack.Decoder(list[ShardEntry]).decode
+_decode_marks = msgspec.msgpack.Decoder(dict[bytes, int]).decode
 
 
 def values_of(cluster_map: ClusterMap) -> dict[str, bytes]:
@@ -102,6 +103,27 @@ def map_of(values: Mapping[str, bytes]) -> ClusterMap | None:
     """Return the map that lies under these keys, None if none does. Raises LayoutError if it is not whole."""
     if not values:
         return None
+    try:
+        return _map_of(values)
+    except LayoutError as error:
+        raise LayoutError(
+            f"what etcd holds below .../map/ is no map of this release ({error}): start the release that "
+            "wrote it, or, if anything else has written there, go on as where etcd has lost the map"
+        ) from None
+
+
+def marks_of(value: bytes) -> dict[bytes, int]:
+    """Return the marks of directories that are kept so. Raises LayoutError."""
+    try:
+        return _decode_marks(value)
+    except msgspec.MsgspecError:
+        raise LayoutError(
+            "what etcd holds at .../marks is not the marks of directories: if anything else has written "
+            "there, go on as where etcd has lost the map"
+        ) from None
+
+
+def _map_of(values: Mapping[str, bytes]) -> ClusterMap:
     if "meta" not in values:
         raise LayoutError("its key `meta` is missing")
     try:
@@ -110,7 +132,7 @@ def map_of(values: Mapping[str, bytes]) -> ClusterMap | None:
         actors = [_decode_actors(part) for part in _parts(values, "actors/")]
         shards = [each for part in _parts(values, "shards/") for each in _decode_shards(part)]
     except msgspec.MsgspecError as error:
-        raise LayoutError(f"it is not a cluster map: {error}") from None
+        raise LayoutError(str(error)) from None
     if len(shards) != meta.shards:
         raise LayoutError(f"{len(shards)} of {meta.shards} shards are there")
     cluster_map = ClusterMap(
@@ -137,7 +159,6 @@ def _parts(values: Mapping[str, bytes], kind: str) -> Iterable[bytes]:
 def _payload(key: str, value: bytes) -> bytes:
     if value[:1] != bytes((FORMAT,)):
         raise LayoutError(
-            f"its key `{key}` has format {value[0] if value else 'none'}, this release reads {FORMAT}: "
-            "start the release that wrote it"
+            f"its key `{key}` has format {value[0] if value else 'none'}, this release reads {FORMAT}"
         )
     return value[1:]

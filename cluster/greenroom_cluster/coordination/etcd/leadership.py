@@ -30,7 +30,7 @@ from greenroom_cluster.coordination.etcd.gateway import (
     Transacted,
     end_of,
 )
-from greenroom_cluster.coordination.etcd.layout import map_of, places, values_of
+from greenroom_cluster.coordination.etcd.layout import LayoutError, map_of, marks_of, places, values_of
 
 TTL_SECONDS = 2
 """The shortest lease that etcd gives with its default election timeout."""
@@ -38,8 +38,9 @@ LOOK_NS = 500_000_000
 """A standby looks so often whether somebody leads, besides watching."""
 RETRY_NS = 200_000_000
 """A request without an answer is repeated so long after the last time: at once, if it has waited longer."""
+UNREADABLE_NS = 10_000_000_000
+"""Who finds what is no map of this release leaves the lead to others for so long, which may be newer."""
 
-_decode_marks = msgspec.msgpack.Decoder(dict[bytes, int]).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -328,8 +329,11 @@ class Leadership:
         keys, marks = (each.response_range.kvs for each in answer.responses)
         self._held = {each.key: (each.value, each.mod_revision) for each in (*keys, *marks)}
         self._phase, self._due_ns = "leading", NEVER_NS
-        values = {each.key.removeprefix(self._maps).decode(): each.value for each in keys}
-        return [Lead(map_of(values), _decode_marks(marks[0].value) if marks else {})]
+        values = {each.key.removeprefix(self._maps).decode(errors="replace"): each.value for each in keys}
+        try:
+            return [Lead(map_of(values), marks_of(marks[0].value) if marks else {})]
+        except LayoutError as error:
+            return self.give_up(now_ns, str(error), UNREADABLE_NS)
 
     def _renewal(self, now_ns: int, happened: Leased | Answered | Failed) -> list[LeadershipEffect]:
         self._renewing = 0

@@ -14,19 +14,12 @@ _SCHEMES = {"etcd": "http", "etcds": "https"}
 
 
 class EtcdSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The members' URLs, the prefix of all keys, and who signs in, if somebody does.
-
-    The password is not in the repr.
-    """
+    """The members' URLs, the prefix of all keys, and who signs in, if somebody does."""
 
     urls: tuple[str, ...]
     prefix: str = "/greenroom"
     user: str = ""
-    password: str = ""
     timeout_seconds: float = TIMEOUT_SECONDS
-
-    def __repr__(self) -> str:
-        return f"EtcdSettings({','.join(self.urls)}, prefix={self.prefix!r}, user={self.user!r})"
 
     @property
     def secure(self) -> bool:
