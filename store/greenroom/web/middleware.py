@@ -319,11 +319,12 @@ class _Exchange:
             return ending.disconnected()
         message = await self._receive()
         self._connected = True
-        if ending is not None and message["type"] == "websocket.disconnect":
-            if ending.ended:
+        if ending is not None:
+            if ending.ended:  # meanwhile: whatever the client says is nobody's now
                 await ending.finish()
                 return ending.disconnected()
-            ending.stop()
+            if message["type"] == "websocket.disconnect":
+                ending.stop()
         if message["type"] == "websocket.receive":
             await self._visit.keep_alive()
         return message

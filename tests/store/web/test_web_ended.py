@@ -24,12 +24,16 @@ class OpenSocket(Socket):
         self.accepted, self.told, self.closed = new_event(), new_event(), new_event()
         self._begun = False
         self.fault: Exception | None = None
+        self.late: list[str] = []
+        """What the client says that has not seen the close."""
 
     async def receive(self) -> dict[str, Any]:
         if not self._begun:
             self._begun = True
             return {"type": "websocket.connect"}
         await self.closed.wait()
+        if self.late:
+            return {"type": "websocket.receive", "text": self.late.pop(0)}
         return {"type": "websocket.disconnect", "code": 1006}
 
     async def send(self, message: dict[str, Any]) -> None:
@@ -112,6 +116,24 @@ def test_a_socket_is_closed_when_its_session_ends(library: Library) -> None:
     assert codes == [CODE], "the handler is told why"
     assert stage.count("sockets_closed") == 1
     assert stage.count("failed") == 0
+
+
+def test_what_a_client_says_after_the_end_reaches_no_handler(library: Library) -> None:
+    """It may say it before it has read the close, or never read that."""
+    stage = Stage()
+    heard: list[str] = []
+
+    async def handler(websocket: WebSocket) -> None:
+        await websocket.accept()
+        while True:
+            heard.append(await websocket.receive_text())
+
+    async def say(socket: OpenSocket, session_id: str) -> None:
+        socket.late = ["pay", "pay again"]
+        await log_out(stage, session_id)
+
+    assert play(library, stage, handler, say).closes == [CODE]
+    assert heard == []
 
 
 def test_the_code_is_a_choice_of_the_app(library: Library) -> None:
