@@ -12,6 +12,7 @@
 `GreenroomStorage(sessions, user_key="user_id")`; a change of that value is a login, with a new id.
 """
 
+import asyncio
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -39,8 +40,8 @@ from greenroom.web.visit import Visit
 
 __all__ = ["GreenroomSession", "GreenroomStorage"]
 
-ATTEMPTS_MAX = 100
-ATTEMPT_SECONDS = 0.01
+ATTEMPT_SECONDS, ATTEMPT_SECONDS_MAX = 0.01, 1.0
+"""How long to wait before a WebSocket that is not open yet is closed again: twice as long each time."""
 
 _VISIT = web.RequestKey("greenroom_visit", Visit) if hasattr(web, "RequestKey") else "greenroom_visit"
 
@@ -151,7 +152,7 @@ class GreenroomStorage(aiohttp_session.AbstractStorage):
     async def _watch_socket(self, request: web.Request, response: web.StreamResponse) -> None:
         if isinstance(response, web.WebSocketResponse) and self.sessions.on_end == "close":
             visit = await self._visit_of(request)
-            ending = Ending(self.sessions, partial(_close, response, self.sessions.end_code))
+            ending = Ending(self.sessions, partial(_close, response, self.sessions.end_code, request.task))
             ending.begin(visit.stored)
             _stop_with(request, ending)
 
@@ -238,13 +239,18 @@ class GreenroomStorage(aiohttp_session.AbstractStorage):
         return web.HTTPServiceUnavailable(headers=headers, text=REFUSAL_TEXT)
 
 
-async def _close(socket: web.WebSocketResponse, code: int) -> None:
-    """Close a WebSocket, which may still be on its way to being open."""
-    for _ in range(ATTEMPTS_MAX):
+async def _close(socket: web.WebSocketResponse, code: int, task: "asyncio.Task[Any] | None") -> None:
+    """Close a WebSocket of that task, which may still be on its way to being open."""
+    seconds = ATTEMPT_SECONDS
+    while True:
         try:
-            await socket.close(code=code, message=REASON.encode())
+            # Not drained: until a client has read what is on its way, its handler would still hear it.
+            await socket.close(code=code, message=REASON.encode(), drain=False)
         except RuntimeError:  # it is not open yet
-            await pause(ATTEMPT_SECONDS)
+            if task is None or task.done():
+                return
+            await pause(seconds)
+            seconds = min(2 * seconds, ATTEMPT_SECONDS_MAX)
         else:
             return
 
