@@ -90,12 +90,14 @@ class Guard:
 
         `counted_once`: the token that is shown did count, so it is no guess, whatever has become of it.
         """
-        source, now = source_of(host), trio.current_time()
-        if len(self._failures) and self._failures.bars(source, now):
-            return _BARRED
         refusal = self._judge(asked, proven)
-        if refusal is not None and refusal.guessed and not counted_once:
-            self._failures.note(source, now)
+        if refusal is None or not refusal.guessed or counted_once:
+            return refusal
+        # After that, for all users of a host come from one address: guesses bar nobody who need not guess.
+        source, now = source_of(host), trio.current_time()
+        if self._failures.bars(source, now):
+            return _BARRED
+        self._failures.note(source, now)
         return refusal
 
     def _judge(self, asked: Asked, proven: Proven | None) -> Refusal | None:

@@ -156,14 +156,16 @@ async def test_without_its_secret_a_port_shows_nothing(tmp_path: Path) -> None:
     assert answer.status_code == 503
 
 
-async def test_who_guesses_tokens_is_soon_answered_no_more(tmp_path: Path) -> None:
-    """The probes of the same host are."""
+async def test_who_guesses_tokens_is_soon_told_to_wait_and_nobody_else(tmp_path: Path) -> None:
+    """All users of a host come from one address."""
     keys = secret(tmp_path)
     right = {"authorization": f"Bearer {keys.http_token()}"}
     async with open_port(keys=keys) as port:
         for _ in range(10):
             assert (await get(port, "/status.json", authorization="Bearer no")).status_code == 403
-        assert (await get(port, "/status.json", **right)).status_code == 429
+        assert (await get(port, "/status.json", authorization="Bearer no")).status_code == 429
+        assert (await get(port, "/status.json", **right)).status_code == 200
+        assert (await get(port, "/dashboard")).status_code == 401
         assert (await get(port, "/readyz")).status_code == 200
 
 
