@@ -8,6 +8,7 @@ from greenroom.errors import UsageError
 from greenroom_cluster.coordination.etcd import candidacy as ca
 from greenroom_cluster.coordination.etcd import leadership as ls
 from greenroom_cluster.coordination.etcd.candidacy import Candidacy, CandidacyEffect
+from greenroom_cluster.coordination.etcd.gateway import Put
 from greenroom_cluster.coordination.etcd.layout import map_of
 from greenroom_cluster.coordination.etcd.leadership import Leadership, LeadershipEffect
 from greenroom_cluster.coordination.genesis import ClusterOptions
@@ -147,6 +148,22 @@ def test_what_is_no_map_is_told_and_led_from_once_it_is_one_again(key: str) -> N
     second.now_ns += 10 * SECOND
     second.step()
     assert [each.marks for each in second.begun()] == [{bytes(16): 7}]
+
+
+def test_a_leaders_key_that_no_coordinator_made_is_told() -> None:
+    """It goes with no lease, so it would never go, and nobody lead, without a word."""
+    store = Store()
+    carried_out(store, ls.Transact(1, (), (Put(b"/greenroom/test/leader", b"somebody"),), ()))
+    waiting = Coordinator(store)
+    waiting.step()
+    (ceased,) = waiting.told
+    assert isinstance(ceased, ca.Cease)
+    assert "/greenroom/test/leader" in ceased.reason
+    assert waiting.candidacy.next_deadline() == 10 * SECOND
+    del store.keys[b"/greenroom/test/leader"]
+    waiting.now_ns += 10 * SECOND
+    waiting.step()
+    assert len(waiting.begun()) == 1
 
 
 # --- who hears no nodes -----------------------------------------------------------------------------------

@@ -39,7 +39,9 @@ LOOK_NS = 500_000_000
 RETRY_NS = 200_000_000
 """A request without an answer is repeated so long after the last time: at once, if it has waited longer."""
 UNREADABLE_NS = 10_000_000_000
-"""Who finds what is no map of this release leaves the lead to others for so long, which may be newer."""
+"""Who finds what is no map of this release leaves the lead to others for so long, which may be newer. Who
+finds a leader's key that no coordinator made looks again so much later.
+"""
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -300,12 +302,19 @@ class Leadership:
                 # Nobody leads: what was to end it has not arrived, as while etcd had no leader itself, and
                 # whoever leads etcd next has begun the lease anew.
                 return [*self._stand_by(now_ns, RETRY_NS), Revoke(self._left)]
+            if not found[0].lease:
+                return [Resign(self._stranger()), *self._stand_by(now_ns, UNREADABLE_NS)]
             return self._stand_by(now_ns, LOOK_NS)
         if now_ns < self._yields_until_ns:
             return self._stand_by(now_ns, min(LOOK_NS, self._yields_until_ns - now_ns))
         self._phase, self._awaited, self._asked_ns = "granting", self._next(), now_ns
         self._due_ns = NEVER_NS
         return [Grant(self._awaited, self._ttl_seconds)]
+
+    def _stranger(self) -> str:
+        """Say that a key is in the way that goes with no lease, so nothing but somebody's hand removes it."""
+        key = self._leader.decode()
+        return f"nobody can lead, for no coordinator has made the key {key} in etcd as it is now: remove it"
 
     def _granted(self, now_ns: int, granted: Leased) -> list[LeadershipEffect]:
         self._lease, self._phase = granted.lease, "racing"
