@@ -266,31 +266,6 @@ async def test_etcd_that_demands_a_user_says_which_option(gateway: Gateway) -> N
             await etcd.range(Range(b"a"))
 
 
-@pytest.mark.trio
-async def test_a_password_is_read_anew_to_sign_in(gateway: Gateway) -> None:
-    """One that was changed in etcd and in its file is no reason to start anything again."""
-    told = ["green", "red"]
-    gateway.store.user = ("room", "green")
-    settings = EtcdSettings(urls=(f"http://{ONE}",), user="room")
-    async with EtcdClient(settings, password=lambda: told.pop(0), transport=gateway) as etcd:
-        await etcd.transact([], [Put(b"a", b"x")])
-        gateway.store.user = ("room", "red")
-        _forget(gateway)
-        assert (await etcd.range(Range(b"a"))).kvs[0].value == b"x"
-
-
-@pytest.mark.trio
-async def test_a_password_that_cannot_be_read_is_told(gateway: Gateway) -> None:
-    def password() -> str:
-        raise UsageError("--etcd-password-file: there is no such file")
-
-    gateway.store.user = ("room", "green")
-    settings = EtcdSettings(urls=(f"http://{ONE}",), user="room")
-    async with EtcdClient(settings, password=password, transport=gateway) as etcd:
-        with pytest.raises(EtcdRefusedError, match="no such file"):
-            await etcd.range(Range(b"a"))
-
-
 # --- watches ----------------------------------------------------------------------------------------------
 
 
