@@ -85,7 +85,7 @@ class Engine:
 
     def _begin_anew(self) -> None:
         self._lock = threading.Lock()
-        self._outstanding: deque[Operation] = deque()
+        self._outstanding: deque[tuple[Operation, Lane]] = deque()
         self.asked = threading.Event()
         """Whether there may be anything to watch."""
         self._watching = False
@@ -107,7 +107,7 @@ class Engine:
         operation.lock = lane.lock
         if isinstance(operation.home, asyncio.AbstractEventLoop):
             operation.waiter = operation.home.create_future()
-        self._outstanding.append(operation)
+        self._outstanding.append((operation, lane))
 
     def _lane_for(self, operation: Operation) -> Lane:
         writes = self._writes
@@ -140,25 +140,27 @@ class Engine:
         outstanding = self._outstanding
         tick = min(TICK_SECONDS_MAX, self.settings.deadline_seconds / 8)
         now = time.monotonic()
-        while outstanding and (outstanding[0].progress is DONE or outstanding[0].deadline - tick <= now):
-            self._expire(outstanding.popleft())
+        while outstanding:
+            operation, lane = outstanding[0]
+            if operation.progress is not DONE and operation.deadline - tick > now:
+                break
+            outstanding.popleft()
+            self._expire(operation, lane)
         if outstanding:
             return tick
         self.asked.clear()
         return tick if outstanding else None
 
-    def _expire(self, operation: Operation) -> None:
-        assert operation.lock is not None, "it was given to a lane"
+    def _expire(self, operation: Operation, lane: Lane) -> None:
         path, seconds = self.settings.path, self.settings.deadline_seconds
-        lane = self._writes
-        reason = (lane.reason if lane is not None else "") or "its disk or this host is too slow"
-        with operation.lock:
+        reason = lane.reason or "its disk or this host is too slow"
+        with lane.lock:
             if operation.progress is DONE:
                 return
             if operation.progress is TAKEN and operation.mutating:
                 operation.reply = OutcomeUnknownError(
                     f"the change was not confirmed within deadline_seconds={seconds:g}, and may have been "
-                    f"applied to {path}: its disk or this host is too slow",
+                    f"applied to {path}: {reason}",
                     harmless_to_repeat=operation.harmless,
                 )
             else:

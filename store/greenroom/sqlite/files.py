@@ -11,6 +11,7 @@ import os
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple, NoReturn
 
@@ -99,8 +100,8 @@ def identity_of(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def open_database(path: str, *, synchronous: str, reading: bool) -> Database:
-    """Open the file, which is made if there is none.
+def open_database(path: str, on_busy: Callable[[], None], *, synchronous: str, reading: bool) -> Database:
+    """Open the file, which is made if there is none. `on_busy` is called while another process holds it.
 
     `reading` gives a connection that cannot write. Raises UsageError for a file that is not a store's, and
     UnavailableError if it cannot be opened now.
@@ -113,7 +114,7 @@ def open_database(path: str, *, synchronous: str, reading: bool) -> Database:
     except sqlite3.Error as error:
         raise not_applied(error, path) from None
     try:
-        wal = _prepared(connection, path)
+        wal = _prepared(connection, path, on_busy)
         for pragma in _pragmas(synchronous, wal=wal, reading=reading):
             connection.execute(pragma).fetchall()
         identity = identity_of(path) or _raise_deleted(path)
@@ -142,7 +143,7 @@ def _pragmas(synchronous: str, *, wal: bool, reading: bool) -> tuple[str, ...]:
     )
 
 
-def _prepared(connection: sqlite3.Connection, path: str) -> bool:
+def _prepared(connection: sqlite3.Connection, path: str, on_busy: Callable[[], None]) -> bool:
     """Make the tables if there are none; return whether the file is in WAL mode."""
     end = time.monotonic() + _OPEN_SECONDS
     while True:
@@ -155,6 +156,7 @@ def _prepared(connection: sqlite3.Connection, path: str) -> bool:
                 raise
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+        on_busy()
         time.sleep(_PAUSE_SECONDS)
 
 

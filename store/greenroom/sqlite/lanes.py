@@ -6,6 +6,7 @@ it sees everything that was acknowledged before, by any process.
 """
 
 import logging
+import math
 import random
 import sqlite3
 import threading
@@ -39,6 +40,9 @@ WAL_PAGES_MAX: Final = 4 * CHECKPOINT_CHANGES
 """How long the log may grow before it is emptied, for which writers wait at most so many milliseconds."""
 TRUNCATE_MS: Final = 50
 TIME_US: Final = 60_000_000
+HELD_SECONDS = 1.0
+"""A wait for another process that is longer than that is told in the log, at most once in so many seconds."""
+TELL_SECONDS: Final = 60.0
 _POLL_SECONDS = (0.0002, 0.002)
 
 _log = logging.getLogger("greenroom")
@@ -112,6 +116,7 @@ class Lane:
         self._unmoved = 0
         self._clean_at = time.monotonic() + settings.clean_seconds
         self._stop: Stop | None = None
+        self._held_at = self._told_at = -math.inf
         self._version = self._written_us = 0
 
     def start(self) -> None:
@@ -235,12 +240,12 @@ class Lane:
                 # In a reading transaction this takes its lock.
                 self._version, self._written_us = self._table.begin(database.connection, _digests(batch))
                 kept = True
-                self.reason = ""
+                self._goes_on()
                 return database.connection
             except sqlite3.Error as error:
                 if not is_busy(error):
                     raise not_applied(error, self._settings.path) from None
-                self.reason = f"another process holds {self._settings.path}"
+                self._waits()
             except msgspec.MsgspecError:
                 path = self._settings.path
                 raise UnavailableError(
@@ -254,13 +259,35 @@ class Lane:
             now = time.monotonic()
             # The cleaning has no caller whose deadline is watched.
             if all(each.progress is DONE or (each.home is None and each.deadline < now) for each in batch):
+                self._goes_on()
                 return None
+
+    def _waits(self) -> None:
+        """Note that another process holds the file."""
+        if not self.reason:
+            self._held_at = time.monotonic()
+            self.reason = f"another process holds {self._settings.path}"
+
+    def _goes_on(self) -> None:
+        """Note that no other process is waited for any more."""
+        if not self.reason:
+            return
+        self.reason = ""
+        now = time.monotonic()
+        if now - self._held_at >= HELD_SECONDS and now - self._told_at >= TELL_SECONDS:
+            self._told_at = now
+            _log.warning(
+                "operations waited %.1f s for another process that held %s: look for a tool or a shell of "
+                "sqlite3 within a transaction",
+                now - self._held_at,
+                self._settings.path,
+            )
 
     def _opened(self) -> Database:
         if self.database is None:
             settings = self._settings
             self.database = open_database(
-                settings.path, synchronous=settings.synchronous, reading=self._reading
+                settings.path, self._waits, synchronous=settings.synchronous, reading=self._reading
             )
             self.wal = self.database.wal
         elif identity_of(self._settings.path) != self.database.identity:
@@ -302,6 +329,7 @@ class Lane:
             self._roll_back()
             return taken or batch, error
         failure = self._committed(connection, mutating=mutating)
+        self._goes_on()
         if failure is None:
             self._unmoved += (2 + len(taken)) * mutating
             for operation, reply in zip(taken, replies, strict=True):
@@ -328,6 +356,7 @@ class Lane:
             except sqlite3.Error as error:
                 if is_busy(error) and connection.in_transaction:
                     if time.monotonic() < end:  # a process that reads, without WAL
+                        self._waits()
                         time.sleep(random.uniform(*_POLL_SECONDS))  # noqa: S311  as above
                         continue
                     self._roll_back()

@@ -12,16 +12,17 @@ from typing import Any
 import pytest
 
 from greenroom import (
+    OutcomeUnknownError,
     SessionData,
     SessionNotFoundError,
     SqliteStore,
     UnavailableError,
 )
-from greenroom.sqlite import lanes
+from greenroom.sqlite import files, lanes
 from greenroom.sqlite import rows as table
 from greenroom.testing import ManualClock, library_named
 from tests.store.client.store_stage import run, until
-from tests.store.sqlite.sqlite_stage import Disk, rows, session
+from tests.store.sqlite.sqlite_stage import OLD_VERSION, Disk, rows, session
 
 HOUR = timedelta(hours=1)
 
@@ -173,6 +174,69 @@ def test_a_file_that_is_held_is_waited_for_and_then_refused_unapplied(
         await store.aclose()
 
     run(library, work)
+
+
+def test_a_reader_that_holds_up_a_commit_is_named(
+    library: str, new_store: Callable[..., SqliteStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without WAL a commit waits for those who read, and may succeed after the deadline."""
+    monkeypatch.setattr(files, "library_version", lambda: OLD_VERSION)
+    made = session()
+
+    async def work() -> None:
+        async with new_store(deadline_seconds=0.5) as store:
+            await store.create(made)
+            with closing(sqlite3.connect(tmp_path / "sessions.db", isolation_level=None)) as other:
+                other.execute("BEGIN")
+                other.execute("SELECT count(*) FROM session").fetchall()
+                with pytest.raises(OutcomeUnknownError, match="another process holds"):
+                    await store.patch(made.session_id, set={"n": 1})
+
+    run(library, work)
+
+
+def test_who_holds_a_file_that_is_to_be_opened_is_named(
+    library: str, journal: str, new_store: Callable[..., SqliteStore], tmp_path: Path
+) -> None:
+    async def work() -> None:
+        async with new_store() as store:
+            await store.check()
+        with closing(sqlite3.connect(tmp_path / "sessions.db", isolation_level=None)) as other:
+            # So that readers are kept out too, also with WAL.
+            other.execute("PRAGMA locking_mode = exclusive")
+            other.execute("BEGIN EXCLUSIVE")
+            late = new_store(deadline_seconds=0.5)
+            with pytest.raises(UnavailableError, match="another process holds"):
+                await late.get(session().session_id)
+            with pytest.raises(UnavailableError, match="another process holds"):
+                await late.create(session())
+        await late.aclose()
+
+    run(library, work)
+
+
+def test_a_long_wait_for_another_process_is_told_in_the_log(
+    library: str,
+    journal: str,
+    new_store: Callable[..., SqliteStore],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(lanes, "HELD_SECONDS", 0.0)
+
+    async def work() -> None:
+        async with new_store() as store:
+            await store.check()
+            for _ in range(2):
+                with held(tmp_path / "sessions.db"):
+                    waiting = partial(store.create, session())
+                    assert not await library_named(library).cancel_after(waiting, 0.1)
+                await store.create(session())
+
+    run(library, work)
+    (told,) = [line for line in caplog.records if "for another process that held" in line.getMessage()]
+    assert told.levelname == "WARNING"
 
 
 def test_of_two_stores_that_rotate_one_session_one_wins(
