@@ -62,4 +62,9 @@ def not_applied(error: sqlite3.Error, path: str) -> GreenroomError:
         return UnavailableError(
             f"the disk failed under {path} ({name}): look at the kernel's log and the disk"
         )
+    if code == sqlite3.SQLITE_ERROR:  # our statements are right where the tables of a store are
+        return UnavailableError(
+            f"{path} lacks the tables of a store ({name}): something has cut it off or overwritten it. Stop "
+            "the app, keep a copy, and bring back a backup, or begin with a new file"
+        )
     return UnavailableError(f"SQLite refused the operation on {path} ({name}): nothing was applied")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, NoReturn
 
 from greenroom.errors import GreenroomError, UnavailableError, UsageError
-from greenroom.sqlite.failures import is_busy, not_applied
+from greenroom.sqlite.failures import is_busy, is_full, name_of, not_applied
 
 APPLICATION_ID: Final = int.from_bytes(b"GrRm", "big")
 SCHEMA_VERSION: Final = 1
@@ -200,7 +200,15 @@ def _raise_deleted(path: str) -> NoReturn:
 
 def _refused(error: sqlite3.Error, path: str) -> GreenroomError:
     if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB:
-        return UsageError(f"{path} is no SQLite database: give the store a file of its own")
+        return UsageError(
+            f"{path} is no SQLite database: give the store a file of its own; or, if it was the store's, it "
+            "is damaged: bring back a backup, or begin with a new file"
+        )
+    if is_full(error):
+        return UnavailableError(
+            f"{path} cannot be opened, there is no space left on its disk ({name_of(error)}): free space "
+            "there"
+        )
     if is_busy(error):
         return UnavailableError(
             f"{path} is held by another process: end the one that has locked it for so long"

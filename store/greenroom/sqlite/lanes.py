@@ -19,10 +19,11 @@ from typing import Any, Final
 import msgspec
 
 from greenroom import wire
-from greenroom.errors import GreenroomError, OutcomeUnknownError, UnavailableError
+from greenroom.errors import GreenroomError, OutcomeUnknownError, StoreFullError, UnavailableError
 from greenroom.sqlite.failures import is_busy, is_full, is_io, name_of, not_applied
 from greenroom.sqlite.files import Database, identity_of, open_database
 from greenroom.sqlite.operations import DONE, TAKEN, WAITING, Look, Operation, Seen, deliver
+from greenroom.sqlite.room import Room, grows
 from greenroom.sqlite.rows import LOADED_BYTES_MAX, RowTable
 from greenroom.sqlite.settings import Settings
 
@@ -104,6 +105,8 @@ class Lane:
         self._clock = clock
         self._fault = fault
         self._reading = reading
+        self._room = Room(settings.path)
+        self._is_short = False
         self._table = RowTable(CLEAN_MAX)
         self._deciders: dict[type, Callable[[Any, int, int], Any]] = {
             **self._table.deciders(),
@@ -211,7 +214,7 @@ class Lane:
             self._roll_back()  # what a bug has left open
             self._table.forget()
             self.guard.release()
-        self._finish(done, failure)
+        self._finish(self._in_need(done) if isinstance(failure, StoreFullError) else done, failure)
 
     def _admitted(self, batch: list[Operation]) -> list[Operation]:
         """Return the operations that may go on; tell the others why not."""
@@ -308,6 +311,8 @@ class Lane:
             now = self._clock.after(self._written_us)
             taken = self._take(batch)
             table = self._table
+            growing = any(operation.mutating and grows(operation.command) for operation in taken)
+            self._is_short = growing and self._room.is_short(connection)
             for operation in taken:
                 if operation.mutating:
                     self._version += 1
@@ -340,6 +345,8 @@ class Lane:
         try:
             if type(operation.command) is wire.Get:
                 return self._table.live(operation.command.digest, now)
+            if self._is_short and operation.mutating and grows(operation.command):
+                return self._room.refusal()
             return self._deciders[type(operation.command)](operation.command, now, self._version)
         except sqlite3.Error:
             raise
@@ -429,7 +436,14 @@ class Lane:
                 for operation in operations:
                     if operation.progress is TAKEN:
                         operation.progress = WAITING
-            self._carried = operations
+            self._carried = [*operations, *self._carried]
+
+    def _in_need(self, done: list[Operation]) -> list[Operation]:
+        """Return the operations for which there was no space; what needs less is tried again without them."""
+        changing = [operation for operation in done if operation.mutating]
+        in_need = [operation for operation in changing if grows(operation.command)] or changing or done
+        self._give_back([operation for operation in done if operation not in in_need])
+        return in_need
 
     def _finish(self, operations: list[Operation], error: Exception | None) -> None:
         """Tell the callers: of the error, or of the reply that each has."""

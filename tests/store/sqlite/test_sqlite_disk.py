@@ -1,19 +1,24 @@
 """What callers are told when the disk fails, hangs or is full, or when the file is taken away."""
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from greenroom import (
     OutcomeUnknownError,
+    SessionData,
     SqliteStore,
     StoreFullError,
     UnavailableError,
 )
-from tests.store.client.store_stage import run
-from tests.store.sqlite.sqlite_stage import Disk, remove, session
+from greenroom.sqlite import files, room
+from greenroom.testing import library_named
+from tests.store.client.store_stage import run, until
+from tests.store.sqlite.sqlite_stage import OLD_VERSION, Disk, remove, session
 
 
 def test_a_hung_sync_is_an_unknown_outcome_in_time(
@@ -119,6 +124,158 @@ def test_a_full_disk_refuses_growth_until_there_is_room(
             for each in made[:5]:
                 await store.delete(each.session_id)
             await store.create(made[-1])
+
+    run(library, work)
+
+
+def test_with_little_room_sessions_only_end(
+    library: str,
+    journal: str,
+    new_store: Callable[..., SqliteStore],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    kept, ended, of_user = session(data={"n": 0}), session(), session(user_id="alice")
+
+    async def work() -> None:
+        async with new_store() as store:
+            for each in (kept, ended, of_user):
+                await store.create(each)
+            with monkeypatch.context() as short:
+                short.setattr(room, "FREE_BYTES_MIN", 1 << 62)
+                for action in (
+                    lambda: store.create(session()),
+                    lambda: store.patch(kept.session_id, set={"n": 1}),
+                    lambda: store.rotate(kept.session_id),
+                ):
+                    with pytest.raises(StoreFullError, match="nearly full"):
+                        await action()
+                assert await store.get(kept.session_id) is not None
+                await store.delete(ended.session_id)
+                assert await store.delete_by_user("alice") == 1
+                assert await store.get(ended.session_id) is None
+            await store.patch(kept.session_id, set={"n": 2})
+
+    run(library, work)
+    (warned,) = [line for line in caplog.records if "are free on the disk" in line.getMessage()]
+    assert warned.levelname == "WARNING"
+
+
+def test_room_within_the_file_is_room(
+    library: str, journal: str, new_store: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file never shrinks, so on a full disk new sessions must have the room of those that have ended."""
+    many = [session(data={"text": "x" * 20_000}, user_id="alice") for _ in range(100)]
+
+    async def work() -> None:
+        async with new_store() as store:
+            for each in many:
+                await store.create(each)
+            monkeypatch.setattr(room, "FREE_BYTES_MIN", 1 << 62)
+            with pytest.raises(StoreFullError):
+                await store.create(session())
+            await store.delete_by_user("alice")
+            await store.create(session())
+
+    run(library, work)
+
+
+def test_what_needs_no_room_is_not_refused_with_what_does(
+    library: str, journal: str, disk: Disk, new_store: Callable[..., SqliteStore]
+) -> None:
+    """One transaction takes all that waits, and must not make a logout wait for room that a login needs."""
+    ended, kept = session(), session()
+
+    async def work() -> None:
+        chosen = library_named(library)
+        async with new_store() as store:
+            await store.create(ended)
+            await store.create(kept)
+            gate = disk.hold("BEGIN IMMEDIATE")
+            disk.fail("INSERT", "SQLITE_FULL")
+            writes = store._engine._writes
+            assert writes is not None
+            actions = [
+                lambda: store.create(session()),
+                lambda: store.delete(ended.session_id),
+                lambda: store.get(kept.session_id),
+                lambda: store.create(session()),
+            ]
+
+            async def together() -> list[Any]:
+                await until(library, lambda: disk.statements[-1] == "BEGIN IMMEDIATE")
+                return await chosen.gather(*actions, release)
+
+            async def release() -> None:
+                await until(library, lambda: writes.queue.qsize() == (3 if journal == "wal" else 4))
+                gate.set()
+
+            _, (refused, deleted, found, also, _) = await chosen.gather(
+                lambda: store.delete(session().session_id), together
+            )
+            for each in (refused, also):
+                assert isinstance(each, StoreFullError)
+            assert not isinstance(deleted, Exception)
+            assert isinstance(found, SessionData)
+            assert await store.get(ended.session_id) is None
+
+    run(library, work)
+
+
+def test_a_read_without_space_is_told_and_not_tried_for_ever(
+    library: str, journal: str, disk: Disk, new_store: Callable[..., SqliteStore]
+) -> None:
+    """A read may need room too, as for a temporary file of SQLite's."""
+
+    async def work() -> None:
+        async with new_store(deadline_seconds=2) as store:
+            await store.create(session(user_id="alice"))
+            disk.fail("SELECT digest", "SQLITE_FULL")
+            with pytest.raises(UnavailableError, match="no space left"):
+                await store.list_by_user("alice")
+
+    run(library, work)
+
+
+def test_a_file_that_cannot_be_made_on_a_full_disk_says_so(
+    library: str, disk: Disk, new_store: Callable[..., SqliteStore]
+) -> None:
+    async def work() -> None:
+        async with new_store() as store:
+            disk.fail("CREATE", "SQLITE_FULL")
+            for action in (lambda: store.get(session().session_id), lambda: store.create(session())):
+                with pytest.raises(
+                    UnavailableError, match="cannot be opened, there is no space left"
+                ) as told:
+                    await action()
+                assert not isinstance(told.value, StoreFullError)
+            disk.heal()
+            await store.create(session())
+
+    run(library, work)
+
+
+@pytest.mark.parametrize(
+    ("kept_bytes", "told"), [(0, "lacks the tables"), (50, "is damaged"), (4096, "is damaged")]
+)
+def test_a_file_cut_off_beneath_the_store_is_told(
+    kept_bytes: int,
+    told: str,
+    library: str,
+    new_store: Callable[..., SqliteStore],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(files, "library_version", lambda: OLD_VERSION)
+    made = session()
+
+    async def work() -> None:
+        async with new_store() as store:
+            await store.create(made)
+            os.truncate(tmp_path / "sessions.db", kept_bytes)
+            for action in (lambda: store.create(session()), lambda: store.get(made.session_id)):
+                with pytest.raises(UnavailableError, match=told):
+                    await action()
 
     run(library, work)
 
