@@ -12,12 +12,12 @@ import msgspec
 import pytest
 import trio
 
-from greenroom import ClusterStore, UnavailableError
+from greenroom import ClusterStore, UnavailableError, UsageError
 from greenroom_cluster.config import ActorOptions, NodeOptions
 from greenroom_cluster.inspection import ClusterStatus
 from greenroom_cluster.local_settings import LocalClusterSettings
 from greenroom_cluster.orders import forget_node_at
-from greenroom_cluster.runtime.local import LocalCluster, LocalClusterError, open_local_cluster
+from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster
 from tests.system.stage import HEALTHY_SECONDS, SETTINGS, Probe
 
 pytestmark = [pytest.mark.system, pytest.mark.trio, pytest.mark.timeout(300)]
@@ -116,7 +116,7 @@ async def test_a_moved_directory_is_refused_until_it_is_adopted(tmp_path: Path) 
     place = directory_of(tmp_path, "n3")
     place.rename(tmp_path / "aside")
     shutil.copytree(tmp_path / "aside", place)
-    with pytest.raises(LocalClusterError, match="n3 cannot run with these settings"):
+    with pytest.raises(UsageError, match="n3 cannot run with these settings"):
         async with again(tmp_path) as cluster:
             await cluster.wait_healthy(HEALTHY_SECONDS)
     shutil.rmtree(tmp_path / "aside")

@@ -88,7 +88,7 @@ class LocalCluster:
         self._stopping = False
         self.restart_nodes = settings.restart_nodes
         self.restart_coordinators = True
-        self.failure: LocalClusterError | None = None
+        self.failure: LocalClusterError | UsageError | None = None
         self.credentials: Keys | None = None
         """What this process shows to the cluster, or proves."""
         tls = ServerTlsOptions(**self._files("operator", "up"))
@@ -391,7 +391,7 @@ class LocalCluster:
                     break
                 verdict = restarts.exited(time.monotonic_ns())
                 if isinstance(verdict, GiveUp):
-                    self._give_up(verdict.reason)
+                    self._give_up(LocalClusterError(verdict.reason))
                     break
                 await trio.sleep(verdict.delay_ns / 1e9)
         finally:
@@ -403,14 +403,15 @@ class LocalCluster:
             return False
         assert member.process is not None
         if member.process.returncode == EXIT_USAGE:
-            self._give_up(f"{member.name} cannot run with these settings; its last line of log says why")
+            reason = f"{member.name} cannot run with these settings; its last line of log says why"
+            self._give_up(UsageError(reason))
             return False
         coordinates = member in self._coordinators
         member.wanted = self.restart_coordinators if coordinates else self.restart_nodes
         return member.wanted
 
-    def _give_up(self, reason: str) -> None:
-        self.failure = LocalClusterError(reason)
+    def _give_up(self, failure: LocalClusterError | UsageError) -> None:
+        self.failure = failure
         self._tasks.cancel_scope.cancel()
 
 
@@ -426,7 +427,7 @@ async def open_local_cluster(
     First wait, for at most `wait_seconds` (None: not at all), until every shard has all its replicas, and
     call `on_progress` with what is being done. Raises UsageError for impossible settings, UnavailableError if
     no etcd answers that is to keep the map, or the cluster is not complete in time, and, after cancelling the
-    body, LocalClusterError if one of its processes cannot be kept running.
+    body, UsageError if one of its processes refuses to run, LocalClusterError if it cannot be kept running.
     """
     settings.check()
     if settings.etcd.store:
