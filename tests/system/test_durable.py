@@ -163,6 +163,33 @@ async def test_an_actor_whose_disk_fails_ends_and_nothing_is_lost(
     assert f"exit_status={EXIT_DISK_FAILED}" in told
 
 
+async def test_a_coordinator_whose_disk_fails_says_so_and_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    disk = FaultyDisk(tmp_path, str(tmp_path / "data/map"))
+    for name, value in disk.environment.items():
+        monkeypatch.setenv(name, value)
+    with durable_cluster("fsync", tmp_path / "data", "warning") as cluster:
+        await cluster.healthy()
+        async with store_of(cluster) as store:
+            probe = Probe(store)
+            await probe.begin()
+            disk.set(sync_error=errno.ENOSPC)
+            [victim] = [actor for actor in (await cluster.map()).actors.values() if actor.slot == "n1/0"]
+            handle = ProcessHandle(victim.pid)
+            handle.kill()
+            told = ""
+            with trio.fail_after(20):
+                while f"exit_status={EXIT_DISK_FAILED}" not in told:
+                    await trio.lowlevel.checkpoint()
+                    told += capfd.readouterr().err
+            disk.set()
+            await cluster.healthy()
+            await probe.check()
+    assert "saving the cluster map" in told
+    assert "Traceback" not in told
+
+
 async def test_a_primary_whose_disk_stalls_ends_and_its_peers_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -32,9 +32,9 @@ class Up:
     def store(self) -> ClusterStore:
         return ClusterStore(f"127.0.0.1:{self._port}", deadline_seconds=10)
 
-    def _command(self, mode: str) -> list[str]:
+    def _command(self, mode: str, *more: str) -> list[str]:
         where = ("--listen", f"127.0.0.1:{self._port}", "--data-dir", str(self.data))
-        return [*COMMAND, "up", *SIZE, *where, "--durability", mode]
+        return [*COMMAND, "up", *SIZE, *where, "--durability", mode, *more]
 
     @asynccontextmanager
     async def run(self, mode: str) -> AsyncIterator[trio.Process]:
@@ -59,10 +59,10 @@ class Up:
             with trio.CancelScope(shield=True):
                 await process.wait()
 
-    async def refused(self, mode: str) -> str:
+    async def refused(self, mode: str, *more: str) -> str:
         """Run it where it must refuse; return what it says."""
         found = await trio.run_process(
-            self._command(mode), capture_stdout=True, capture_stderr=True, check=False
+            self._command(mode, *more), capture_stdout=True, capture_stderr=True, check=False
         )
         assert found.returncode == 2, found.stderr
         return found.stderr.decode()
@@ -91,6 +91,19 @@ async def test_sessions_stay_on_disk_over_an_orderly_end(mode: str, tmp_path: Pa
     refused = await up.refused("none")
     assert "holds sessions of a run with --durability" in refused
     assert os.fspath(up.data) in refused
+
+
+async def test_a_directory_that_no_start_can_use_is_refused_at_once(tmp_path: Path) -> None:
+    up = Up(tmp_path)
+    async with up.run("fsync"):
+        pass
+    assert "--shards (GREENROOM_SHARDS) is 16" in await up.refused("fsync", "--shards", "16")
+    for name in ("marks.bin", "map.bin"):
+        (up.data / name).write_bytes(b"?")
+        refused = await up.refused("fsync")
+        assert name in refused
+        assert refused.count("damaged") == 1, "it is told once"
+        assert "Traceback" not in refused
 
 
 async def test_sessions_kept_by_a_run_without_durability_come_along(tmp_path: Path) -> None:

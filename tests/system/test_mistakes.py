@@ -72,7 +72,7 @@ class Host:
 
     def __init__(self, nursery: trio.Nursery, directory: Path) -> None:
         self._nursery = nursery
-        self._directory = directory
+        self.options = ("--shards", "4", "--cluster", CLUSTER, "--data-dir", str(directory))
         self.coordinator = f"127.0.0.1:{free_port()}"
 
     async def start(self, *arguments: str) -> Command:
@@ -85,8 +85,7 @@ class Host:
         return started
 
     async def start_coordinator(self) -> Command:
-        options = ("--shards", "4", "--cluster", CLUSTER, "--data-dir", str(self._directory))
-        coordinator = await self.start("coordinator", "--listen", self.coordinator, *options)
+        coordinator = await self.start("coordinator", "--listen", self.coordinator, *self.options)
         await coordinator.until_logged("coordinator_serves")
         return coordinator
 
@@ -172,6 +171,20 @@ async def test_node_with_another_cluster_name_ends_with_one_line(tmp_path: Path)
         assert await node.exit() == 2
         assert "--cluster" in told(node)
         assert here.coordinator in told(node)
+
+
+@pytest.mark.parametrize("name", ["map.bin", "marks.bin"])
+async def test_a_coordinator_with_a_damaged_file_ends_with_one_line(name: str, tmp_path: Path) -> None:
+    async with host(tmp_path) as here:
+        first = await here.start_coordinator()
+        first.process.send_signal(signal.SIGTERM)
+        assert await first.exit() == 0
+        (tmp_path / name).write_bytes(bytes(60))
+        again = await here.start("coordinator", "--listen", here.coordinator, *here.options)
+        assert await again.exit() == 2
+        assert "damaged" in told(again)
+        assert name in told(again)
+        assert not again.logged("process_failed")
 
 
 async def test_node_sent_to_another_node_ends_with_one_line(tmp_path: Path) -> None:

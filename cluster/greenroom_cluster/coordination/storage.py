@@ -59,8 +59,11 @@ class StorageFailedError(GreenroomError):
     """Writing the map failed: the coordinator must end without replying to anything undecided."""
 
 
-class MapDamagedError(GreenroomError):
-    """The map on disk is damaged, missing or of a later format; the text says what to do."""
+class MapDamagedError(UsageError):
+    """What a coordinator keeps is damaged, missing or of a later format; the text says what to do.
+
+    To start again does not help.
+    """
 
 
 class MapStorage:
@@ -259,7 +262,9 @@ class MapStorage:
         magic, version, length, checksum = _HEADER.unpack_from(content)
         if magic != _MAGIC:
             raise self._damaged("it does not begin like a map of greenroom")
-        if not 1 <= version <= FORMAT_VERSION:
+        if not version:
+            raise self._damaged("its header is wrong")
+        if version > FORMAT_VERSION:
             raise MapDamagedError(
                 f"the cluster map {self._path} has format {version}, this greenroom reads formats up to "
                 f"{FORMAT_VERSION}: start the greenroom version that wrote it"

@@ -42,6 +42,7 @@ from greenroom_cluster.runtime.clocks import now_ns, wall_us
 from greenroom_cluster.runtime.connection import FramedConnection
 from greenroom_cluster.runtime.connection_readings import tell_connections
 from greenroom_cluster.runtime.descriptors import raise_descriptor_limit
+from greenroom_cluster.runtime.disk_writer import end_for_disk
 from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Service
 from greenroom_cluster.runtime.map_publisher import MapPublisher
 from greenroom_cluster.runtime.map_store import Kept, MapStore, kept_in_file
@@ -274,12 +275,20 @@ def standing_by() -> bytes:
 async def run_coordinator(settings: CoordinatorServerSettings, started: Started) -> None:
     """Run a coordinator until cancelled; `started(address)` is called once it serves, or stands by.
 
-    Raises UsageError for impossible options, MapDamagedError, StorageFailedError.
+    A write that fails ends the process, see `end_for_disk`. Raises UsageError for impossible options and
+    MapDamagedError.
     """
     raise_descriptor_limit()
     if settings.etcd is not None:
         await _run_on_etcd(settings, settings.etcd, started)
         return
+    try:
+        await _run_on_file(settings, started)
+    except StorageFailedError as error:
+        end_for_disk(Path(settings.data_dir), error)
+
+
+async def _run_on_file(settings: CoordinatorServerSettings, started: Started) -> None:
     server = CoordinatorServer(settings)
     started.answer_with(server.readings)
     address = server.listener.address(settings.advertise_host)

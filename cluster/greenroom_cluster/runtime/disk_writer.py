@@ -18,6 +18,7 @@ import structlog
 import trio
 
 from greenroom.deadlines import NEVER_NS
+from greenroom_cluster.coordination.storage import StorageFailedError
 from greenroom_cluster.disk.journal import DiskFailedError, Journal
 from greenroom_cluster.links.disk_schedule import DiskSchedule, End, Measure, Step, Sync, Wait
 from greenroom_cluster.links.outbox import DiskEffect
@@ -181,7 +182,7 @@ class DiskWriter:
 
 def end_for_disk(directory: Path, error: BaseException, leave: Callable[[int], None] = os._exit) -> None:
     """End the process, because a directory cannot be relied on any longer."""
-    known = isinstance(error, DiskFailedError | DiskStalledError)
+    known = isinstance(error, DiskFailedError | DiskStalledError | StorageFailedError)
     try:
         _log.critical(
             "disk_failed",

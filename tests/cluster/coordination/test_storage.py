@@ -110,6 +110,10 @@ def test_a_later_format_is_told_apart_from_damage(saved: Path) -> None:
     path.write_bytes(content)
     with MapStorage(saved) as storage, pytest.raises(MapDamagedError, match=r"has format 3, .* up to 2"):
         storage.load()
+    content[9] = 0  # as a disk leaves it that lost what was written
+    path.write_bytes(content)
+    with MapStorage(saved) as storage, pytest.raises(MapDamagedError, match="is damaged"):
+        storage.load()
 
 
 DURABLE = msgspec.structs.replace(actor(A, "a/0"), durability="fsync", directory=b"d" * 16, mark=3)
