@@ -50,7 +50,7 @@ from greenroom_cluster.shard_states import (
     SUSPENDED,
     UNAVAILABLE,
 )
-from greenroom_cluster.shortages import LackedCopy, lacked_copies, over_bound, refused_growth
+from greenroom_cluster.shortages import LackedCopy, lacked_copies, over_bound, refused_growth, short_of_disk
 
 _AGAIN_SECONDS = 0.3
 
@@ -72,6 +72,7 @@ class ActorStatus(msgspec.Struct, frozen=True):
     free ones belong to no shard's share yet. `evicted` counts the sessions that its primaries ended to make
     room. `refuses_growth`: it had no memory for a write within the last minute. `near`: what it holds for
     near caches; `watches`: what it tells of endings. `excess_bytes`: by how much it is over its bound.
+    `disk_short`: its disk is nearly full.
     """
 
     slot: str
@@ -92,6 +93,7 @@ class ActorStatus(msgspec.Struct, frozen=True):
     near: NearUse = NearUse()
     watches: WatchUse = WatchUse()
     excess_bytes: int = 0
+    disk_short: bool = False
 
 
 class SuspendedStatus(msgspec.Struct, frozen=True):
@@ -222,6 +224,7 @@ class ClusterStatus(msgspec.Struct, frozen=True):
             [line for line in told if line]
             + over_bound((actor.slot, actor.excess_bytes) for actor in self.actors if actor.excess_bytes)
             + refused_growth(self.refusing)
+            + short_of_disk([actor.slot for actor in self.actors if actor.disk_short])
             + [line for namespace in self.namespaces for line in namespace.warnings()]
             + lacked_copies(refused)
             + on_one_node(on_nodes)
@@ -382,6 +385,7 @@ def _actor_status(
         grantable_bytes=0 if inspection is None else inspection.grantable_bytes,
         refuses_growth=inspection is not None and actor.slot in refusing,
         excess_bytes=0 if inspection is None else inspection.excess_bytes,
+        disk_short=inspection is not None and inspection.disk_short,
     )
 
 

@@ -1,4 +1,4 @@
-"""Lines for an operator about a lack of memory: one per kind, whatever the number of shards."""
+"""Lines for an operator about a lack of memory or disk: one per kind, whatever the number of shards."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -69,6 +69,18 @@ def over_bound(actors: Iterable[tuple[str, int]]) -> list[str]:
             f"keeps all of it, and takes nothing that grows; raise --memory-max or {ADD_NODE}"
         )
     return told
+
+
+def short_of_disk(slots: Sequence[str]) -> list[str]:
+    """Return which actors have a disk that is nearly full; nothing if none has."""
+    if not slots:
+        return []
+    whose = f"disk of {_actors(slots)} is" if len(slots) == 1 else f"disks of {_actors(slots)} are"
+    told = (
+        f"disk: the {whose} nearly full: their shards take no writes but those that end sessions; make room "
+        "there (disk_nearly_full in the logs names the directories)"
+    )
+    return [told]
 
 
 def _lacking(count: int) -> str:

@@ -448,11 +448,10 @@ class Inspection(Frame, frozen=True, tag=49):
     """The replicas of one actor, and its memory: counted, not used, and its `--memory-max`.
 
     The rest, neither counted nor free, is what the process itself takes. `grantable_bytes` of the free memory
-    are in no one's share. `evicted`: how many sessions its primaries have ended to make room. `refusing`: the
-    slots of actors without memory, for which its primaries have refused growth lately. `namespaces`: those
-    with sessions in its shards, or a quota by name. `coordinator_away_seconds`: 0 while it is connected; this
-    and `coordinators` are None from a version that does not say. `excess_bytes`: how much more it uses than
-    it may, because of what it found on its disk.
+    are in no one's share. `evicted`: how many sessions its primaries ended to make room. `refusing`: slots of
+    actors without memory, for which they refused growth lately. `namespaces`: those with sessions here, or a
+    quota by name. `coordinator_away_seconds`: 0 while connected; None from a version that does not say, like
+    `coordinators`. `excess_bytes`: how far its disk took it over its bound. `disk_short`: it is nearly full.
     """
 
     request_id: int
@@ -470,6 +469,7 @@ class Inspection(Frame, frozen=True, tag=49):
     near: NearUse = NearUse()
     watches: WatchUse = WatchUse()
     excess_bytes: int = 0
+    disk_short: bool = False
 
 
 # --- the cluster map -------------------------------------------------------------------------------------

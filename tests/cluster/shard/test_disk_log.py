@@ -272,6 +272,12 @@ def test_interval_acknowledges_nothing_while_a_sync_is_late() -> None:
 # --- a disk that is nearly full -----------------------------------------------------------------------------
 
 
+def says_that_it_is_short(probe: DurableProbe) -> bool:
+    (inspection,) = probe.ask(wire.Inspect(90))
+    assert isinstance(inspection, wire.Inspection)
+    return inspection.disk_short
+
+
 def test_a_nearly_full_disk_stops_writes_but_no_logouts_and_reads() -> None:
     probe = DurableProbe()
     probe.start_alone()
@@ -280,10 +286,12 @@ def test_a_nearly_full_disk_stops_writes_but_no_logouts_and_reads() -> None:
     assert isinstance(refusal, wire.Failed)
     assert refusal.code is wire.FailureCode.FULL
     assert "disk of actor na/0" in refusal.detail
+    assert says_that_it_is_short(probe)
     assert probe.ask(wire.Get(2, 0, ALICE)) == [wire.Missing(2)]
     probe.ask(wire.Delete(3, 1, 0, 1, ALICE))
     assert replies(probe.synced()) == 1
     probe.step(ins.DiskMeasured(1 << 40))
+    assert not says_that_it_is_short(probe)
     probe.ask(create(4))
     assert replies(probe.synced()) == 1
 

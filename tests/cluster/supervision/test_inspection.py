@@ -364,6 +364,19 @@ def test_a_cluster_that_refuses_growth_says_so_and_is_healthy() -> None:
     )
 
 
+def test_an_actor_whose_disk_is_nearly_full_is_named() -> None:
+    said = words(a=replica("primary"), b=replica("backup"))
+    said[B] = msgspec.structs.replace(said[B], disk_short=True)
+    status = summarize(cluster_map(B), said)
+    assert status.healthy
+    assert [actor.disk_short for actor in status.actors] == [False, True]
+    [told] = status.warnings()
+    assert told.startswith("disk: the disk of actor n2/0 is nearly full: ")
+    said[A] = msgspec.structs.replace(said[A], disk_short=True)
+    [told] = summarize(cluster_map(B), said).warnings()
+    assert told.startswith("disk: the disks of actors n1/0 and n2/0 are nearly full: ")
+
+
 def test_an_actor_over_its_bound_is_named() -> None:
     """It refuses nothing as yet, and is told of before."""
     said = words(a=replica("primary"), b=replica("backup"))

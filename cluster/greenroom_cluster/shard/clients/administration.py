@@ -44,6 +44,7 @@ def administer(
             near=resources.near.use,
             watches=resources.watchers.use,
             excess_bytes=memory.excess_bytes,
+            disk_short=context.incarnation in context.short,
         )
         context.effects.append(ReplyToClient(connection, message))
         return
