@@ -31,6 +31,7 @@ class Claims:
         self._ask_due_ns = 0
         self._tell_due_ns = 0
         self._counted = 0
+        self._ahead = False
         self.latest: tuple[int, int] | None = None
         self.made_ns = 0
 
@@ -51,6 +52,7 @@ class Claims:
             return False
         remember(self._claimants, sender, _SENDERS_MAX)
         self.latest, self.made_ns = known, now_ns
+        self._ahead = self._ahead or ahead
         if known[0] == ours.lineage and 0 < len(epochs) <= ours.shard_count and not ahead:
             self._counted = max(self._counted, known[1] if can_skip_to(known[1], ours) else 0)
         return True
@@ -92,8 +94,17 @@ class Claims:
     def dismiss(self, now_ns: int, answered: int) -> tuple[str, ...]:
         """Note that no node gave a later map; return a warning about the claim, at most once a minute."""
         claimed, self.latest, self._counted = self.latest, None, 0
+        ahead, self._ahead = self._ahead, False
         if claimed is None:
             return ()
+        if ahead:
+            return self._told(
+                now_ns,
+                f"an actor knows later decisions than this map, and none of the {answered} nodes that "
+                "answered has a map with them, so it is turned away. If this map is an older copy, put the "
+                "newest directory of the coordinator back; if it is gone, stop all nodes and have the map "
+                "made anew from what directories know (--new-lineage --adopt-from-directories)",
+            )
         return self._told(
             now_ns,
             f"a peer claims to know a later map (lineage {claimed[0]}, version {claimed[1]}) than ours: "

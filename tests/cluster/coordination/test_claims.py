@@ -64,3 +64,18 @@ def test_versions_that_are_claimed_again_and_again_are_told_once() -> None:
         told += desk.coordinator.shown(desk.now_ns, [PAIR]).warnings
     assert desk.map.version == 1 + 30 * 8
     assert len(told) == 1
+
+
+def test_an_actor_that_knows_later_decisions_is_told_of_with_what_to_do() -> None:
+    """It may be the only trace of them: its directory has them, and this map is an older copy."""
+    desk = Desk(PAIR)
+    told: list[str] = []
+    for _ in range(30):
+        desk.now_ns += SECOND
+        assert isinstance(desk.ask(wire.Subscribe(1, 7, (3, 4)), C), wire.Goodbye)
+        told += desk.coordinator.shown(desk.now_ns, [PAIR]).warnings
+    assert desk.map.epochs == PAIR.epochs
+    (warning,) = told
+    assert "If this map is an older copy" in warning
+    assert "--adopt-from-directories" in warning
+    assert "ignored" not in warning
