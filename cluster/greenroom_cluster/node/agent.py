@@ -47,6 +47,8 @@ REFUSED_SECONDS = 3.0
 """A little longer than the coordinator takes to give up a predecessor whose end was not reported."""
 
 MARKS_SECONDS = 10.0
+TELL_SECONDS = 60.0
+"""A request that is rejected again and again is told at most that often, unless for another reason."""
 """So often the coordinator is told how far directories have come. It then refuses copies from before."""
 
 LEAVING = "leaving"
@@ -109,6 +111,7 @@ class Agent:
         self._ask_again_ns = NEVER_NS
         self._refused_since_ns: int | None = None
         self._told_older: set[bytes] = set()
+        self._rejection, self._rejection_due_ns = "", now_ns
         self._told_zone = False
         # Known deaths.
         self._unreported: dict[bytes, tuple[Suspicion, ...]] = {}
@@ -281,7 +284,8 @@ class Agent:
             self._name_taken(reply.reason)
         elif reply.code == DIRECTORY_OLDER and self._registering is not None and self._registering[0] == call:
             self._tell_older(self._registering[1], reply.reason)
-        else:
+        elif reply.reason != self._rejection or self._now_ns >= self._rejection_due_ns:
+            self._rejection, self._rejection_due_ns = reply.reason, self._now_ns + _ns(TELL_SECONDS)
             self._log("warning", "request_rejected", reason=reply.reason)
 
     def _tell_older(self, entry: NodeEntry | ActorEntry, reason: str) -> None:

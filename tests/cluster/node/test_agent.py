@@ -18,6 +18,7 @@ from greenroom_cluster.node.agent import (
     PREDECESSOR_SECONDS,
     REFUSED_SECONDS,
     RETRY_SECONDS,
+    TELL_SECONDS,
     Agent,
     AgentSettings,
     NameTakenError,
@@ -427,6 +428,31 @@ def test_an_actor_in_an_older_copy_is_asked_for_again_and_told_of_once() -> None
     assert asked == list(range(2, 12))
     fields = {"slot": "a/0", "directory_id": (b"d" * 16).hex(), "reason": "because"}
     assert told == [fx.Log("warning", "directory_rejected", fields)]
+
+
+def test_what_is_rejected_again_and_again_is_told_once_a_minute() -> None:
+    """As of an actor that counts as dead because its directory was copied and opened elsewhere."""
+    agent, now_ns = run(
+        [
+            (0.0, seen(), []),
+            (0.0, ins.CoordinatorUp(), [register(1, NODE)]),
+            (0.0, accepted(1), []),
+            (0.0, seen(NODE), []),
+            (0.0, ready(ONE), [register(2, ONE)]),
+        ]
+    )
+    event: ins.AgentInput = rejected(2)
+    told = asked = 0
+    end_ns = now_ns + int(1.9 * TELL_SECONDS * 1e9)
+    while now_ns < end_ns:
+        effects = agent.step(now_ns, event)
+        told += sum(isinstance(each, fx.Log) and each.event == "request_rejected" for each in effects)
+        calls = [each.call for each in effects if isinstance(each, fx.Call)]
+        asked += len(calls)
+        event = rejected(calls[-1]) if calls else ins.Tick()
+        now_ns += int(RETRY_SECONDS * 1e9)
+    assert asked > 100
+    assert told == 2
 
 
 def test_a_coordinator_that_knows_no_directories_is_not_trusted_with_any() -> None:
