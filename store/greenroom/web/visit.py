@@ -485,9 +485,10 @@ class Visit(VisitState):
 
         It holds its visit, so both would wait for the collector of cycles, which stops the whole process.
         """
-        self._let_go = weakref.ref(self.session)
-        del self.session
-        self.follow = self._saver = None
+        if self._let_go is None:
+            self._let_go = weakref.ref(self.session)
+            del self.session
+            self.follow = self._saver = None
 
     def __getattr__(self, name: str) -> Any:
         # Only what is missing comes here: the session, once it was let go.

@@ -111,3 +111,14 @@ def test_a_control_that_is_kept_without_its_session_reads_what_was_saved(library
     assert control.as_type(dict) == {"cart": {"mug": 7}}
     assert control.user_id == "alice"
     assert not control.modified
+
+
+def test_a_visit_that_lets_its_session_go_twice_has_let_it_go() -> None:
+    visit = Stage().sessions.visit(())
+    session = visit.session
+    visit.let_go()
+    visit.let_go()
+    assert visit.session is session
+    del session
+    gc.collect()
+    assert visit.session == {}
