@@ -47,9 +47,9 @@ REFUSED_SECONDS = 3.0
 """A little longer than the coordinator takes to give up a predecessor whose end was not reported."""
 
 MARKS_SECONDS = 10.0
+"""So often the coordinator is told how far directories have come. It then refuses copies from before."""
 TELL_SECONDS = 60.0
 """A request that is rejected again and again is told at most that often, unless for another reason."""
-"""So often the coordinator is told how far directories have come. It then refuses copies from before."""
 
 LEAVING = "leaving"
 
