@@ -26,7 +26,7 @@ COOKIE_NAME_BYTES_MAX = COOKIE_BYTES_MAX - SESSION_ID_BYTES_MAX - 64
 _OPERATIONS_MAX_MAX = 1_000_000
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _PATH_TEXT = re.compile(r"/[\x21\x22\x24-\x3a\x3c-\x3e\x40-\x7e]*")
-_ZONE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _CLOCK = kinds.clock()
 _STORE = kinds.instance(
     'a store, or the URL of one: "greenroom://host:port,host:port", "sqlite:///sessions.db" or "memory://"',
@@ -178,7 +178,12 @@ SQLITE_STORE = Options(
 )
 
 CLUSTER_STORE = Options(
-    cluster=kinds.text("the name that the cluster's nodes were started with"),
+    cluster=kinds.matching(
+        "the name that the cluster's nodes were started with: letters, digits, dots, dashes and "
+        "underscores, the first a letter or digit",
+        _PLAIN_NAME,
+        most=63,
+    ),
     deadline_seconds=kinds.seconds(
         "how long an operation may take until it answers or raises", most=DEADLINE_SECONDS_MAX
     ),
@@ -197,7 +202,7 @@ CLUSTER_STORE = Options(
         kinds.matching(
             "the zone in which this app runs, as nodes have it in --zone: letters, digits, dots, dashes and "
             "underscores, the first a letter or digit",
-            _ZONE,
+            _PLAIN_NAME,
             most=63,
         )
     ),

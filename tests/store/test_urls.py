@@ -19,7 +19,7 @@ def test_memory() -> None:
         ("greenroom://127.0.0.1:7400", "'greenroom' at 127.0.0.1:7400>"),
         ("greenroom://a.example:1,b-2:65535/", "'greenroom' at a.example:1,b-2:65535>"),
         ("greenroom://[::1]:7400,127.0.0.2:7401/shop", "'shop' at [::1]:7400,127.0.0.2:7401>"),
-        ("greenroom://a:1/my%20shop?deadline_seconds=2.5", "'my shop' at a:1>"),
+        ("greenroom://a:1/my%2Dshop?deadline_seconds=2.5", "'my-shop' at a:1>"),
         ("greenroom://a:1?deadline_seconds=2", "'greenroom' at a:1>"),
     ],
 )
@@ -88,6 +88,8 @@ def test_deadline_reaches_the_store() -> None:
         ("greenroom://::1:7400", "[host]:port"),
         ("greenroom://a:1/shop/second", "slash"),
         ("greenroom://a:1/shop#part", "greenroom://host:port"),
+        ("greenroom://a:1/the%20shop", "cluster is the name that the cluster's nodes were started with"),
+        (f"greenroom://a:1/{'x' * 64}", "cluster is the name"),
         ("greenroom://a:1?deadline=5", "watches_max, secret_file, loopback_proof and insecure_"),
         ("greenrooms://a:1", "tls_cert, tls_key and tls_ca are missing: write greenrooms://"),
         ("greenrooms://a:1?tls_cert=a&tls_key=b", "and tls_ca is missing: write greenrooms://"),
