@@ -44,8 +44,9 @@ class Ending:
     def stop(self) -> None:
         """Watch no longer: the connection has ended."""
         self._over = True
-        if self._watch is not None:
-            self._watch.stop()
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.stop()
 
     async def finish(self) -> None:
         """Close the connection, or wait until it is closed."""

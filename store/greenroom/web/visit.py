@@ -488,7 +488,7 @@ class Visit(VisitState):
         if self._let_go is None:
             self._let_go = weakref.ref(self.session)
             del self.session
-            self.follow = self._saver = None
+            self.follow = self.on_load = self._saver = None
 
     def __getattr__(self, name: str) -> Any:
         # Only what is missing comes here: the session, once it was let go.

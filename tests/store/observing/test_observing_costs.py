@@ -15,7 +15,7 @@ BEFORE = {
 }
 """The instructions that a page took before sessions could be observed (b90a3ac), by version of Python."""
 
-LETTING_GO = 28
+LETTING_GO = 31
 """What a page takes since, lest its session and its visit wait for the collector of cycles."""
 
 ABSENT = ("prometheus_client", "opentelemetry", "greenroom.observing")

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket
 
 from greenroom.testing import Library
-from greenroom.web import RequestSession
+from greenroom.web import RequestSession, SessionMiddleware
 from tests.store.web.garbage import only_by_hand
-from tests.store.web.web_stage import FollowingMiddleware, Stage, browser, session_of, tell
+from tests.store.web.web_stage import FollowingMiddleware, Socket, Stage, begin, browser, session_of, tell
 
 REQUESTS = 5
 
@@ -58,6 +60,28 @@ def test_a_request_leaves_no_cycle(library: Library, kind: Any, pages: tuple[str
                     for page in pages:
                         assert (await client.get(f"/{page}")).status_code == 200
                 return found()
+
+    assert not tell(library, story)
+
+
+def test_a_websocket_leaves_no_cycle(library: Library) -> None:
+    stage = Stage()
+
+    async def echo(websocket: WebSocket) -> None:
+        await websocket.accept()
+        async for text in websocket.iter_text():
+            await websocket.send_text(str(session_of(websocket)) + text)
+
+    app = SessionMiddleware(WebSocketRoute("/socket", echo), session=stage.sessions)
+
+    async def story() -> list[object]:
+        _, cookie = await begin(stage)
+        with only_by_hand() as found:
+            for _ in range(REQUESTS):
+                socket = Socket("hello", cookie=cookie)
+                await app(socket.scope, socket.receive, socket.send)
+                assert len(socket.sent) == 2
+            return found()
 
     assert not tell(library, story)
 
