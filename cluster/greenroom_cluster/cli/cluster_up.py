@@ -197,5 +197,7 @@ def _print_ready(
             told = ", ".join(f"{url} ({name})" for name, url in urls.items())
             line += f"\nfor operators, /livez, /readyz and more: {told}"
             line += f"\ndashboard: {cluster.dashboard_url}{_what_it_asks_for(cluster)}"
+        elif cluster.http_missing:
+            line += f"\nno HTTP ports, no dashboard: {cluster.http_missing}"
     sys.stdout.write(line + "\n")
     sys.stdout.flush()

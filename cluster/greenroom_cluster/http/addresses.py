@@ -12,20 +12,21 @@ class HttpAddresses:
     """One for each process, chosen when it is first asked for; `asked` is that of the first, empty for none.
 
     `any_address(host, option)` returns an address of that host which nobody has. With `optional`,
-    there are none if what serves HTTP is not installed.
+    there are none if what serves HTTP is not installed; `missing` says so then, and what to do.
     """
 
     def __init__(self, asked: str, any_address: Callable[[str, str], str], *, optional: bool) -> None:
         self._asked = asked
         self._any_address = any_address
         self._chosen: dict[str, str] = {}
+        self.missing = ""
         if asked:
             try:
                 check_installed()
-            except UsageError:
+            except UsageError as error:
                 if not optional:
                     raise
-                self._asked = ""
+                self._asked, self.missing = "", str(error)
 
     @property
     def chosen(self) -> dict[str, str]:

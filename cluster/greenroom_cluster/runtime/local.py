@@ -152,6 +152,11 @@ class LocalCluster:
         return {name: f"{scheme}://{address}" for name, address in chosen if name in present}
 
     @property
+    def http_missing(self) -> str:
+        """Why there are no HTTP ports although none were declined, and what to do; else empty."""
+        return self._http.missing
+
+    @property
     def dashboard_url(self) -> str:
         """The URL of the operators' dashboard, at the first node; empty without HTTP ports."""
         urls = self.http_urls
