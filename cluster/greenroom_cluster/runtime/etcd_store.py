@@ -187,6 +187,9 @@ class Candidate:
                     happened = ls.Leased(number, lease, kept.ttl_seconds)
                 case ls.Transact(number=number, compares=compares, success=success, failure=failure):
                     happened = ls.Answered(number, await self._client.transact(compares, success, failure))
+        except EtcdAwayError as error:
+            _limited_log.warning("etcd_away", reason=str(error))
+            happened = ls.Failed(effect.number)
         except LeaseOverError:
             # Whoever is paused for long between asking for a lease and using it has lost it.
             happened = ls.Failed(effect.number)

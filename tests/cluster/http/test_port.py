@@ -394,5 +394,5 @@ async def test_a_port_that_is_taken_is_named_with_its_option() -> None:
 
 async def test_without_its_libraries_it_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(port_module, "_PACKAGES", {"no_such_package": "no-such"})
-    with pytest.raises(UsageError, match=r"needs no-such.*greenroom-cluster\[http\]"):
+    with pytest.raises(UsageError, match=r"needs no-such.*the extra `http`"):
         port_module.check_installed()
