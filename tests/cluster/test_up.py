@@ -48,6 +48,7 @@ class Running:
     url = "greenroom://127.0.0.1:7400/greenroom"
     memory_bytes_max = 1 << 30
     credentials: object = None
+    http_missing = ""
 
     def __init__(self, http: str, credentials: object = None) -> None:
         self.http_urls = {"n1": http} if http else {}
@@ -76,3 +77,10 @@ def test_the_dashboard_is_named_with_what_it_asks_for(
     cluster_up._print_ready(running, LocalClusterSettings(), 1.0, json=False)
     lines = capsys.readouterr().out.splitlines()
     assert [each for each in lines if each.startswith("dashboard")] == [line] * bool(line)
+
+
+def test_why_there_is_no_dashboard_is_said_unless_declined(capsys: pytest.CaptureFixture[str]) -> None:
+    running: Any = Running("")
+    running.http_missing = "--http needs hypercorn, which the extra `http` brings"
+    cluster_up._print_ready(running, LocalClusterSettings(), 1.0, json=False)
+    assert capsys.readouterr().out.endswith(f"no HTTP ports, no dashboard: {running.http_missing}\n")
