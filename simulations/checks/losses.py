@@ -13,7 +13,7 @@ answered, or none whose directory is left.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from greenroom.cluster_map import ActorEntry, ClusterMap, ShardEntry
@@ -103,8 +103,7 @@ class LossOracle:
 
     def _marks_told(self, coordinator: Process, marks: tuple[tuple[bytes, int], ...]) -> None:
         """Have marks count once the coordinator has had the time to write them."""
-        disks = [(self._stage.actors.get(each), mark) for each, mark in marks]
-        named = {actor.disk.directory.identity: mark for actor, mark in disks if actor and actor.disk}
+        named = self._by_directory(marks)
         heard = _Heard(coordinator, named, self._lost, {each: self._entries[each] for each in named})
         seconds = self._stage.plan.marks_seconds + _SLACK_SECONDS
         self._stage.timeline.after(int(seconds * SECOND), self._count, heard)
@@ -123,11 +122,13 @@ class LossOracle:
 
     def kept(self, marks: Mapping[bytes, int]) -> None:
         """See marks that coordinators on etcd have kept: from then on they count."""
-        for incarnation, mark in marks.items():
-            disk = self._stage.actors[incarnation].disk
-            if disk is not None:
-                directory = disk.directory.identity
-                self._heard[directory] = max(mark, self._heard.get(directory, 0))
+        for directory, mark in self._by_directory(marks.items()).items():
+            self._heard[directory] = max(mark, self._heard.get(directory, 0))
+
+    def _by_directory(self, marks: Iterable[tuple[bytes, int]]) -> dict[bytes, int]:
+        """Return marks, given by incarnation, by the directory of each that has one."""
+        disks = [(self._stage.actors.get(each), mark) for each, mark in marks]
+        return {actor.disk.directory.identity: mark for actor, mark in disks if actor and actor.disk}
 
     def forget_told(self) -> None:
         """Have marks count no more that an older copy of the coordinator's directory lacks."""

@@ -1,7 +1,7 @@
 """A request leaves nothing to the collector of cycles, which would stop the process while it looks."""
 
 import gc
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -86,25 +86,17 @@ def test_a_websocket_leaves_no_cycle(library: Library) -> None:
     assert not tell(library, story)
 
 
-class Kept:
-    """What a handler keeps beyond its request."""
+def kept_of_a_page(library: Library, attribute: Callable[[RequestSession], Any]) -> Any:
+    """Return what the handler of a page that is over has kept of its session."""
+    kept: list[Any] = []
 
-    def __init__(self) -> None:
-        self.all: list[Any] = []
+    async def keep(request: Request) -> Response:
+        session = session_of(request)
+        session["cart"]["mug"] = 7
+        kept.append(attribute(session))
+        return PlainTextResponse("kept")
 
-    def keeping(self, attribute: Callable[[RequestSession], Any]) -> Callable[[Request], Awaitable[Response]]:
-        async def keep(request: Request) -> Response:
-            session = session_of(request)
-            session["cart"]["mug"] = 7
-            self.all.append(attribute(session))
-            return PlainTextResponse("kept")
-
-        return keep
-
-
-def test_what_is_kept_beyond_its_request_reads_as_before(library: Library) -> None:
-    stage, kept = Stage(), Kept()
-    app = stage.app(*HANDLERS, kept.keeping(lambda session: session))
+    app = Stage().app(*HANDLERS, keep)
 
     async def story() -> None:
         async with browser(app) as client:
@@ -113,7 +105,12 @@ def test_what_is_kept_beyond_its_request_reads_as_before(library: Library) -> No
 
     tell(library, story)
     gc.collect()
-    (session,) = kept.all
+    (found,) = kept
+    return found
+
+
+def test_what_is_kept_beyond_its_request_reads_as_before(library: Library) -> None:
+    session = kept_of_a_page(library, lambda session: session)
     assert session["cart"] == {"mug": 7}
     assert session.copy() == {"cart": {"mug": 7}}
     assert session.greenroom.user_id == "alice"
@@ -121,17 +118,7 @@ def test_what_is_kept_beyond_its_request_reads_as_before(library: Library) -> No
 
 
 def test_a_control_that_is_kept_without_its_session_reads_what_was_saved(library: Library) -> None:
-    stage, kept = Stage(), Kept()
-    app = stage.app(*HANDLERS, kept.keeping(lambda session: session.greenroom))
-
-    async def story() -> None:
-        async with browser(app) as client:
-            await client.post("/login")
-            await client.get("/keep")
-
-    tell(library, story)
-    gc.collect()
-    (control,) = kept.all
+    control = kept_of_a_page(library, lambda session: session.greenroom)
     assert control.as_type(dict) == {"cart": {"mug": 7}}
     assert control.user_id == "alice"
     assert not control.modified
