@@ -175,7 +175,8 @@ class LossOracle:
             # A node that is taken out of the map was silent: then an operator knows better, unless it comes.
             if entry.node not in after.nodes and not self._comes.get(entry.node):
                 continue
-            if any(each.identity == entry.directory for each in self._stage.directories.of_node(entry.node)):
+            own = [each for each in self._stage.directories.of_node(entry.node) if not each.cloned]
+            if any(each.identity == entry.directory for each in own):
                 name = self._stage.name_of(incarnation)
                 self._stage.violate("lost", f"the directory of {name} was given up while its node ran")
 
