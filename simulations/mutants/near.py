@@ -67,7 +67,6 @@ def _(patches: Patches) -> None:
     patches.set(NearCache, "hit", stale_hit)
     patches.set(NearCache, "learn", note(learn))
     patches.set(NearCache, "take", note(take))
-    patches.set(NearCache, "fill", note(NearCache.fill))
 
 
 @mutant("keeps sessions over connections", flagged=True, budget=40, plan=STALLED)
@@ -124,13 +123,14 @@ def _(patches: Patches) -> None:
     """Any session that is read is kept, whatever the server said."""
     original = NearCache.learn
 
-    def learn(self, request, reply):
+    def learn(self, link, request, reply):
         filling = self.filling.get(getattr(request, "digest", b""))
         queued_ns = filling.queued_ns.get(request.request_id) if filling is not None else None
-        original(self, request, reply)
+        shown = original(self, link, request, reply)
         if type(reply) is wire.Session and type(request) is wire.Get and queued_ns is not None:
             until_ns = queued_ns + 10_000_000_000
             self.entries[request.digest] = Entry(filling.link, request.point, reply, until_ns)
+        return shown
 
     patches.set(NearCache, "learn", learn)
 

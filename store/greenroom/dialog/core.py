@@ -274,7 +274,7 @@ class Dialog(Settling):
 
     def _take(self, link: Link, messages: list[Any], now_ns: int) -> None:
         """Take the messages of one frame, until one of them ends the connection."""
-        ledger = self._ledger
+        ledger, near = self._ledger, self.near
         pending = ledger.pending
         replies = self.replies
         for reply in messages:
@@ -284,7 +284,10 @@ class Dialog(Settling):
             if (
                 type(operation) is not Operation
                 or operation.link is not link
-                or type(reply) not in operation.kind.finals
+                or (
+                    type(reply) not in operation.kind.finals
+                    and (near is None or type(reply) is not Held or not operation.kind.held)
+                )
             ):
                 self._take_unusual(link, reply, operation, now_ns)
                 if self.board.get(link.id) is not link:
@@ -292,8 +295,8 @@ class Dialog(Settling):
                 continue
             del pending[request_id]
             link.bytes -= operation.size
-            if self.near is not None:
-                self.near.learn(operation.request, reply)
+            if near is not None:
+                reply = near.learn(link, operation.request, reply)
             replies.append((operation.token, reply))
         if ledger.low not in pending:
             ledger.raise_low()
@@ -321,10 +324,6 @@ class Dialog(Settling):
                     raise RemoteProtocolError("a reply to a request that was never made")
             case wire.Redirect() | wire.Overloaded():
                 self._refused(operation, link, message, now_ns)
-            case Held() if self.near is not None and type(operation.request) in (wire.Get, wire.Patch):
-                session = self.near.fill(link, operation.request, message)  # type: ignore[arg-type]  # it is one of them
-                self._dispatcher.finish(operation)
-                self.replies.append((operation.token, session))
             case wire.Unknowable() if operation.kind.mutation:
                 self._fail_unknowable(operation, message)
             case wire.Failed():

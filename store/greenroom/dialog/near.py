@@ -241,8 +241,13 @@ class NearCache:
 
     # --- what is received ---------------------------------------------------------------------------------
 
-    def learn(self, request: wire.Frame, reply: wire.Reply) -> None:
-        """Note which version a reply shows, or the request of one who is answered has made."""
+    def learn(self, link: Link, request: Any, reply: Any) -> Any:
+        """Note which version the reply to a request shows or has made, and keep one that is held for us.
+
+        Returns the reply for whoever asked.
+        """
+        if type(reply) is Held:
+            return self._fill(link, request.digest, request.point, reply)
         digest = getattr(request, "digest", b"")
         if type(reply) is wire.Session:
             version = reply.state.version
@@ -259,11 +264,11 @@ class NearCache:
             self._seen[digest] = version
             if len(self._seen) > 2 * self._entries_max:
                 del self._seen[next(iter(self._seen))]
+        return reply
 
-    def fill(self, link: Link, request: wire.Get | wire.Patch, held: Held) -> wire.Session:
+    def _fill(self, link: Link, digest: bytes, point: int, held: Held) -> wire.Session:
         """Keep what the server holds for this connection, if nothing came between; return it as a reply."""
         session = wire.Session(held.request_id, held.state)
-        digest = request.digest
         self._seen.pop(digest, None)
         self._seen[digest] = held.state.version
         filling = self.filling.get(digest)
@@ -275,7 +280,7 @@ class NearCache:
         # By a clock that runs slower than the server's, the session must not outlive its end there.
         until_ns = queued_ns + int(held.left_us * 1000 / (1 + CLOCK_DRIFT))
         self.entries.pop(digest, None)
-        self.entries[digest] = Entry(link, request.point, session, until_ns)
+        self.entries[digest] = Entry(link, point, session, until_ns)
         if len(self.entries) > self._entries_max:
             self._evict()
         return session

@@ -22,7 +22,8 @@ class Kind(msgspec.Struct, frozen=True, gc=False, eq=False):
     """The properties of one kind of operation.
 
     `finals` are the replies that end it. `harmless`: it is safe to repeat one whose outcome is unknown.
-    `one_is_enough`: the first reply ends it, though it is on all shards.
+    `one_is_enough`: the first reply ends it, though it is on all shards. `held`: so does a session that the
+    server holds for a near cache.
     """
 
     name: str
@@ -30,16 +31,19 @@ class Kind(msgspec.Struct, frozen=True, gc=False, eq=False):
     harmless: bool
     finals: frozenset[type]
     one_is_enough: bool = False
+    held: bool = False
 
 
-GET = Kind("get", mutation=False, harmless=True, finals=frozenset({wire.Session, wire.Missing}))
+GET = Kind("get", mutation=False, harmless=True, finals=frozenset({wire.Session, wire.Missing}), held=True)
 WATCH = Kind("watch", mutation=False, harmless=True, finals=frozenset())  # see `watches`
 CREATE = Kind("create", mutation=True, harmless=False, finals=frozenset({wire.Written, wire.Failed}))
 UPDATE = Kind("update", mutation=True, harmless=True, finals=frozenset({wire.Written, wire.Failed}))
 UPDATE_IF = Kind("update", mutation=True, harmless=False, finals=frozenset({wire.Written, wire.Failed}))
 DELETE = Kind("delete", mutation=True, harmless=True, finals=frozenset({wire.Written, wire.Failed}))
-PATCH = Kind("patch", mutation=True, harmless=True, finals=frozenset({wire.Session, wire.Failed}))
-PATCH_IF = Kind("patch", mutation=True, harmless=False, finals=frozenset({wire.Session, wire.Failed}))
+PATCH = Kind("patch", mutation=True, harmless=True, finals=frozenset({wire.Session, wire.Failed}), held=True)
+PATCH_IF = Kind(
+    "patch", mutation=True, harmless=False, finals=frozenset({wire.Session, wire.Failed}), held=True
+)
 ROTATE = Kind("rotate", mutation=True, harmless=False, finals=frozenset({wire.Session, wire.Failed}))
 DELETE_BY_HANDLE = Kind(
     "delete_by_handle", mutation=True, harmless=True, finals=frozenset({wire.Written, wire.Failed})
