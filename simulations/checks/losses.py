@@ -24,6 +24,7 @@ from greenroom_cluster.shard.disk_log import is_ending
 from greenroom_cluster.shard.effects import HostEffect, Propose
 from greenroom_cluster.shard.state.ladder import Rung
 from greenroom_cluster.shard.state.records import Record, heading
+from greenroom_cluster.shard.state.table import SEQUENCE_BITS
 from simulations.cluster.actors import ActorProcess
 from simulations.cluster.serving import Coordinating, Told
 from simulations.cluster.stage import Stage
@@ -67,6 +68,8 @@ class LossOracle:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
+        # Shard and version of what was committed and is lost, as it may be.
+        self.undone: set[tuple[int, int]] = set()
         # Whether the configurations that began from a disk may lack anything, and then why.
         self._recovered: dict[tuple[int, int], str] = {}
         # What the disks of the members held then, by epoch and number; up to a number all.
@@ -255,6 +258,7 @@ class LossOracle:
         if why is None:
             return False
         lost = [truth.committed[each] for each in sorted(truth.committed) if each > have]
+        self.undone.update((shard, each.epoch << SEQUENCE_BITS | each.sequence) for each in lost)
         where = f"{actor.name} recovered shard {shard} epoch {epoch} up to {have}"
         if not why:
             self._stage.violate("lost", f"{where}, {have + len(lost)} were committed")

@@ -1,8 +1,11 @@
 """What clients that keep sessions may show: nothing older than what any operation showed that has ended.
 
 That is judged at every instant, whether somebody reads or not: whenever an operation has ended, when
-something has reached a client, and when a session is shown.
+something has reached a client, and when a session is shown. What a shard came back without, as it may (see
+`losses`), counts as never shown.
 """
+
+from collections.abc import Container
 
 from greenroom import wire
 from greenroom.dialog.near import Entry
@@ -11,19 +14,24 @@ from simulations.cluster.stage import Stage
 
 
 class NearOracle:
-    """Judges all clients of one stage. Sessions are named by tenant and digest."""
+    """Judges all clients of one stage. Sessions are named by tenant and digest.
 
-    def __init__(self, stage: Stage) -> None:
+    `undone` has shard and version of what was committed and is lost.
+    """
+
+    def __init__(self, stage: Stage, undone: Container[tuple[int, int]]) -> None:
         self._stage = stage
-        self._versions: dict[tuple[int, bytes], int] = {}
+        self._undone = undone
+        # The versions that were shown, each when it was the highest.
+        self._versions: dict[tuple[int, bytes], list[int]] = {}
         # The latest beginning of an operation that has ended and shown that there was no such session.
         self._gone_ns: dict[tuple[int, bytes], int] = {}
 
     def showed(self, tenant: int, digest: bytes, version: int) -> None:
         """Note that an operation has ended which showed this version."""
-        place = (tenant, digest)
-        if version > self._versions.get(place, 0):
-            self._versions[place] = version
+        versions = self._versions.setdefault((tenant, digest), [])
+        if not versions or version > versions[-1]:
+            versions.append(version)
 
     def showed_none(self, tenant: int, digest: bytes, invoked_ns: int) -> None:
         """Note that an operation has ended which showed, or made, that there is no such session."""
@@ -57,8 +65,15 @@ class NearOracle:
 
     def _judge(self, client: ClientProcess, digest: bytes, entry: Entry, verb: str) -> None:
         place, version = (client.tenant, digest), entry.session.state.version
-        known = self._versions.get(place, 0)
+        known = self._latest(place, self._stage.shard_at(entry.point))
         if version < known:
             self._stage.violate("near", f"{client.name} {verb} version {version}, {known} was shown before")
         elif client.filled_ns.setdefault(entry, self._stage.timeline.now) < self._gone_ns.get(place, 0):
             self._stage.violate("near", f"{client.name} {verb} version {version} of what was gone before")
+
+    def _latest(self, place: tuple[int, bytes], shard: int) -> int:
+        """Return the highest version that was shown and is not lost."""
+        versions = self._versions.get(place, [])
+        while versions and (shard, versions[-1]) in self._undone:
+            versions.pop()
+        return versions[-1] if versions else 0

@@ -150,10 +150,10 @@ class Oracles:
         self._memory = MemoryOracle(stage) if stage.plan.memory_bytes else None
         part = stage.quota.part(stage.plan.shards) if stage.plan.quota_sessions else None
         self._quota = None if part is None else QuotaOracle(stage, part)
-        self._losses = LossOracle(stage)
+        self.losses = LossOracle(stage)
         self._synced = SyncOracle(stage)
         if stage.etcd is not None:
-            stage.etcd.judge = LeaderOracle(stage, stage.etcd.store, self._losses)
+            stage.etcd.judge = LeaderOracle(stage, stage.etcd.store, self.losses)
 
     def count(self, role: str, kind: str) -> None:
         """Count a message of that kind that reached somebody in that role."""
@@ -245,7 +245,7 @@ class Oracles:
         """Judge what one step of a core has done."""
         replicas = actor.host.replicas
         if actor.disk is not None:
-            self._losses.proposed(effects)
+            self.losses.proposed(effects)
             self._synced.dropping(actor, effects)
         if type(event) is ins.PeerMessages:
             self._check_fence(actor, event, effects)
@@ -330,7 +330,7 @@ class Oracles:
         truth = known.truth
         needed = max((last for epoch, last in truth.committed_by.items() if epoch < replica.epoch), default=0)
         have = max(replica.committed, primary.inherited)
-        if have < needed and self._losses.judge(actor, shard, replica.epoch, truth, have):
+        if have < needed and self.losses.judge(actor, shard, replica.epoch, truth, have):
             self.lost.add(shard)
             needed = have
         known.needed = needed
@@ -409,11 +409,11 @@ class Oracles:
 
     def told(self, coordinator: Coordinating, sender: bytes, message: Told) -> None:
         """See what a coordinator is told of a node."""
-        self._losses.told(coordinator, sender, message)
+        self.losses.told(coordinator, sender, message)
 
     def marks_lost(self) -> None:
         """Hear that an older copy of what the coordinator kept is in its place."""
-        self._losses.forget_told()
+        self.losses.forget_told()
 
     def coordinator_failed(self, coordinator: Coordinating, error: Exception) -> None:
         """Report that what decides in a coordinator has raised."""
@@ -426,7 +426,7 @@ class Oracles:
                 self.stage.violate(
                     "identity", f"{self.stage.name_of(incarnation)} of another cluster was entered"
                 )
-        self._losses.persisted(before, after)
+        self.losses.persisted(before, after)
         for shard, entry in enumerate(after.shards):
             former = before.shards[shard]
             if entry is former or (entry.epoch == former.epoch and entry.nonce == former.nonce):
@@ -448,8 +448,8 @@ class Oracles:
                 continue
             if not before.recover_alone_seconds:
                 self._check_dead(shard, former.members)
-            if not self._losses.recovers(shard, former, entry, before, after):
-                self._losses.check_empty(shard, former.members, before)
+            if not self.losses.recovers(shard, former, entry, before, after):
+                self.losses.check_empty(shard, former.members, before)
                 self._began_empty(shard)
 
     def began_anew(self, left: str) -> None:

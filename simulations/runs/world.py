@@ -13,6 +13,7 @@ import msgspec
 
 from greenroom_cluster.shard.roles.role import Role
 from simulations.checks.linearizability import Operation, UndecidedError, check_history
+from simulations.checks.near import NearOracle
 from simulations.checks.oracles import Oracles
 from simulations.checks.zones import crowded
 from simulations.cluster.marks import PoisonBook
@@ -63,7 +64,7 @@ class World(Stage):
         self.oracles = Oracles(self, book)
         self.poisons = Poisons(self, book, self.oracles)
         self.open(self.oracles, self.poisons.touched)
-        self.workload = Workload(self, book)
+        self.workload = Workload(self, book, NearOracle(self, self.oracles.losses.undone))
         self.watching = Watching(self, self.workload, self.oracles, book)
         self.faults = Faults(Reach(self, self.oracles, self.poisons, self.workload))
 

@@ -75,11 +75,11 @@ class Entry(msgspec.Struct):
 class Workload:
     """The callers of all clients, working through the actions of a plan."""
 
-    def __init__(self, stage: Stage, book: PoisonBook) -> None:
+    def __init__(self, stage: Stage, book: PoisonBook, near: NearOracle) -> None:
         plan = stage.plan
         self.stage = stage
         self._book = book
-        self.near = NearOracle(stage)
+        self.near = near
         self.random = Random(f"{plan.seed}/workload")
         self._pages = plan.page_max < HostSettings().page_max
         self._points: list[int] = []
