@@ -9,11 +9,13 @@ from greenroom.cluster_map import ActorEntry, ClusterMap
 from greenroom.errors import UnavailableError, UsageError
 from greenroom.fanout import count_of, newest_first
 from greenroom.fields import LIST_LIMIT_MAX
+from greenroom.identities import DEFAULT_NAMESPACE
 from greenroom.ids import parse_handle
 from greenroom.replies import session_info
 from greenroom.routing import Router
 from greenroom.sessions import SessionInfo
 from greenroom.tls.demands import node_of
+from greenroom_cluster.inspection import inspect_cluster
 from greenroom_cluster.questions import (
     INSPECT_SECONDS,
     UntrustedError,
@@ -27,6 +29,18 @@ from greenroom_cluster.shard.clients.operations import EndSession, EndSessions, 
 SECONDS = 30.0
 _PAUSE_SECONDS = 0.2
 _SHARDS_PER_MESSAGE = 256
+
+
+async def other_namespaces_at(
+    addresses: Sequence[str], cluster: str, *, credentials: Keys | None
+) -> tuple[str, ...]:
+    """Return the namespaces besides `default` that have sessions, as far as the actors answer.
+
+    Raises what `fetch_map` does.
+    """
+    status = await inspect_cluster(addresses, cluster, credentials=credentials)
+    used = (each.namespace for each in status.namespaces if each.sessions)
+    return tuple(name for name in used if name != DEFAULT_NAMESPACE)
 
 
 async def list_sessions_at(

@@ -165,6 +165,21 @@ def test_all_sessions_of_a_user_are_ended(running: Running) -> None:
     )
 
 
+def test_a_cluster_without_other_namespaces_needs_no_name_of_one(running: Running) -> None:
+    ids = create(running, "gus", "phone", "laptop")
+    (told,) = running.told("user", "gus")
+    assert (told["namespace"], told["other_namespaces"], len(told["sessions"])) == ("default", [], 2)
+    shown = running.run("user", "gus")
+    assert shown.stdout.startswith("user gus has 2 sessions in namespace default\n")
+    assert "--namespace" not in shown.stdout
+    assert running.run("user", "gus", "--end", told["sessions"][0]["handle"]).stdout == "sessions ended: 1\n"
+    assert left(running, ids) == [True, False]
+    assert running.run("end-sessions", "gus").stdout == "sessions ended: 1\n"
+    assert left(running, ids) == [False, False]
+    empty = running.run("user", "gus", "--namespace", "")
+    assert (empty.returncode, "--namespace" in empty.stderr) == (2, True)
+
+
 def test_one_or_all_but_not_both(running: Running) -> None:
     both = running.run("user", "ann", "--namespace", "default", "--end-all", "--end", "x")
     assert both.returncode == 2

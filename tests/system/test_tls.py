@@ -386,6 +386,19 @@ async def check_audit(cluster: Secured, folder: Path) -> None:
     assert {(line["who"], line["command"]) for line in copies} == {("operator/ann", "copy-shard")}
 
 
+async def check_ending_without_a_namespace(command: list[str], options: list[str]) -> None:
+    """An operator who names no namespace is told that there are others, and ends nothing by mistake."""
+    shown = await trio.run_process([*command, "user", *options], capture_stdout=True)
+    first, second = shown.stdout.decode().splitlines()
+    assert first == "user alice@shop has 0 sessions in namespace default"
+    assert second == "that is namespace default; --namespace names another: other, web"
+    told = await trio.run_process([*command, "user", *options, "--json"], capture_stdout=True)
+    assert msgspec.json.decode(told.stdout)["other_namespaces"] == ["other", "web"]
+    for ending in (["end-sessions", *options], ["user", *options, "--end-all"]):
+        refused = await trio.run_process([*command, *ending], capture_stderr=True, check=False)
+        assert (refused.returncode, b"--namespace" in refused.stderr) == (2, True), refused.stderr
+
+
 async def check_ending(cluster: Secured) -> None:
     """An operator ends the sessions of a user in one namespace, which is told without the user."""
     other = cluster.url(cluster.authority.issue(uri("client", "other")))
@@ -409,6 +422,8 @@ async def check_ending(cluster: Secured) -> None:
             listed = [each["handle"] for each in msgspec.json.decode(told.stdout)["sessions"]]
             owned = [] if store is None else await store.list_by_user("alice@shop")
             assert listed == [each.handle for each in owned]
+        await check_ending_without_a_namespace([*greenroom_command], [*at, *ann])
+        assert await web.get(session.session_id) is not None
         done = await trio.run_process([*command, "--namespace", "web", *ann], capture_stdout=True)
         assert done.stdout == b"sessions ended: 1\n"
         assert await web.get(session.session_id) is None

@@ -7,6 +7,7 @@ import typer
 
 from greenroom.errors import UsageError
 from greenroom.fields import LIST_LIMIT_MAX
+from greenroom.identities import DEFAULT_NAMESPACE
 from greenroom_cluster import config
 from greenroom_cluster.cli import options
 from greenroom_cluster.cli.asking import ask, print_json, print_line
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
 _User = Annotated[str, typer.Argument(help="The user's id, as the app gives it to login.")]
 _Namespace = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="Namespace of the app; `default` for apps without a certificate.",
+        help="Namespace of the app; by default `default`, that of apps without a certificate.",
         envvar="GREENROOM_NAMESPACE",
         show_default=False,
     ),
@@ -37,7 +38,7 @@ def add_commands(app: typer.Typer) -> None:
 def user(
     access: config.AccessOptions,
     name: _User,
-    namespace: _Namespace,
+    namespace: _Namespace = None,
     *,
     end: Annotated[
         list[str] | None,
@@ -59,38 +60,82 @@ def user(
 
     No session's id is shown: nobody knows it but its browser. The log of the actors tells who asked.
     """
-    config.check_name("--namespace", namespace)
     handles = end or []
     if handles and end_all:
         raise UsageError("--end names one session, and --end-all ends all: give one of them")
-
-    async def work(addresses: Sequence[str], cluster: str, *, credentials: "Keys | None") -> Any:
-        from greenroom_cluster.user_sessions import end_session_at, end_sessions_at, list_sessions_at
-
-        if end_all:
-            return await end_sessions_at(addresses, cluster, name, namespace, credentials=credentials)
-        found = await list_sessions_at(addresses, cluster, name, namespace, credentials=credentials)
-        if not handles:
-            return found
-        _check_listed(handles, found)
-        once = dict.fromkeys(handles)
-        for handle in once:
-            await end_session_at(addresses, cluster, name, namespace, handle, credentials=credentials)
-        return len(once)
-
-    answer = ask(work, connect, cluster, access=access, json=json)
-    about = {"user": name, "namespace": namespace}
+    where, answer, others = _ask(
+        access, connect, cluster, name, namespace, handles, end_all=end_all, json=json
+    )
+    about: dict[str, Any] = {"user": name, "namespace": where}
+    if namespace is None:
+        about["other_namespaces"] = others
+    more = not isinstance(answer, int) and len(answer) == LIST_LIMIT_MAX
     if isinstance(answer, int):
         if json:
             print_json({**about, "ended": answer})
         else:
             print_line(f"sessions ended: {answer}")
     elif json:
-        print_json({**about, "more": len(answer) == LIST_LIMIT_MAX, "sessions": list(map(_document, answer))})
+        print_json({**about, "more": more, "sessions": list(map(_document, answer))})
     else:
         from greenroom_cluster.cli.tables import print_sessions
 
-        print_sessions(name, namespace, answer, more=len(answer) == LIST_LIMIT_MAX)
+        print_sessions(name, where, answer, more=more)
+    if others and not json:
+        print_line(f"that is namespace {where}; --namespace names another: {', '.join(others)}")
+
+
+def _ask(
+    access: config.AccessOptions,
+    connect: str,
+    cluster: str,
+    user_id: str,
+    namespace: str | None,
+    handles: Sequence[str],
+    *,
+    end_all: bool,
+    json: bool = False,
+) -> tuple[str, "int | list[SessionInfo]", tuple[str, ...]]:
+    """List a user's sessions or end some; return in which namespace, them or how many ended, and others.
+
+    The others are namespaces that may have been meant where none was named. Raises UsageError.
+    """
+    if namespace is not None:
+        config.check_name("--namespace", namespace)
+    where = namespace or DEFAULT_NAMESPACE
+
+    async def work(addresses: Sequence[str], cluster: str, *, credentials: "Keys | None") -> Any:
+        from greenroom_cluster import user_sessions
+
+        others: tuple[str, ...] = ()
+        if namespace is None:
+            others = await user_sessions.other_namespaces_at(addresses, cluster, credentials=credentials)
+        of_user = addresses, cluster, user_id, where
+        if end_all:
+            _check_clear(others)
+            return await user_sessions.end_sessions_at(*of_user, credentials=credentials), others
+        found = await user_sessions.list_sessions_at(*of_user, credentials=credentials)
+        if not handles:
+            return found, others
+        _check_listed(handles, found)
+        once = dict.fromkeys(handles)
+        for handle in once:
+            await user_sessions.end_session_at(*of_user, handle, credentials=credentials)
+        return len(once), others
+
+    return where, *ask(work, connect, cluster, access=access, json=json)
+
+
+def _check_clear(others: Sequence[str]) -> None:
+    """Raise UsageError if all sessions are to end, and it is not clear in which namespace.
+
+    Else who meant another one would read that none was left, and believe that the user is logged out.
+    """
+    if others:
+        raise UsageError(
+            f"nothing was ended: give --namespace, because not only {DEFAULT_NAMESPACE} may be meant, "
+            f"there are sessions in {', '.join(others)} too"
+        )
 
 
 def _check_listed(handles: Sequence[str], found: "Sequence[SessionInfo]") -> None:
@@ -118,13 +163,10 @@ def _document(session: "SessionInfo") -> dict[str, Any]:
 def end_sessions(
     access: config.AccessOptions,
     user: _User,
-    namespace: _Namespace,
+    namespace: _Namespace = None,
     connect: options.Connect = config.NODE_ADDRESS,
     cluster: options.Cluster = config.CLUSTER,
 ) -> None:
     """End all sessions of a user in a namespace, without the app: its users are logged out everywhere."""
-    from greenroom_cluster.user_sessions import end_sessions_at
-
-    config.check_name("--namespace", namespace)
-    ended = ask(end_sessions_at, connect, cluster, user, namespace, access=access)
+    _, ended, _ = _ask(access, connect, cluster, user, namespace, (), end_all=True)
     print_line(f"sessions ended: {ended}")
