@@ -241,14 +241,14 @@ class NearCache:
 
     # --- what is received ---------------------------------------------------------------------------------
 
-    def learn(self, link: Link, request: Any, reply: Any) -> Any:
+    def learn(self, link: Link, request: Any, reply: wire.Reply | Held) -> wire.Reply:
         """Note which version the reply to a request shows or has made, and keep one that is held for us.
 
         Returns the reply for whoever asked.
         """
-        if type(reply) is Held:
-            return self._fill(link, request.digest, request.point, reply)
-        digest = getattr(request, "digest", b"")
+        if isinstance(reply, Held):
+            return self._fill(link, request, reply)
+        digest, version = getattr(request, "digest", b""), 0
         if type(reply) is wire.Session:
             version = reply.state.version
             if type(request) is wire.Rotate:
@@ -257,20 +257,14 @@ class NearCache:
                 self._refused += type(request) is wire.Get
         elif type(reply) is wire.Written:
             version = reply.version
-        else:
-            version = 0
-        self._seen.pop(digest, None)
-        if version:
-            self._seen[digest] = version
-            if len(self._seen) > 2 * self._entries_max:
-                del self._seen[next(iter(self._seen))]
+        self._saw(digest, version)
         return reply
 
-    def _fill(self, link: Link, digest: bytes, point: int, held: Held) -> wire.Session:
+    def _fill(self, link: Link, request: wire.Get | wire.Patch, held: Held) -> wire.Session:
         """Keep what the server holds for this connection, if nothing came between; return it as a reply."""
         session = wire.Session(held.request_id, held.state)
-        self._seen.pop(digest, None)
-        self._seen[digest] = held.state.version
+        digest = request.digest
+        self._saw(digest, held.state.version)
         filling = self.filling.get(digest)
         if filling is None or filling.link is not link:
             return session
@@ -280,10 +274,18 @@ class NearCache:
         # By a clock that runs slower than the server's, the session must not outlive its end there.
         until_ns = queued_ns + int(held.left_us * 1000 / (1 + CLOCK_DRIFT))
         self.entries.pop(digest, None)
-        self.entries[digest] = Entry(link, point, session, until_ns)
+        self.entries[digest] = Entry(link, request.point, session, until_ns)
         if len(self.entries) > self._entries_max:
             self._evict()
         return session
+
+    def _saw(self, digest: bytes, version: int) -> None:
+        """Note which version of a session was seen last, 0 for none; forget the oldest of too many."""
+        self._seen.pop(digest, None)
+        if version:
+            self._seen[digest] = version
+            if len(self._seen) > 2 * self._entries_max:
+                del self._seen[next(iter(self._seen))]
 
     def _filled(self, digest: bytes, request_id: int) -> int | None:
         """Forget a request that is answered; return when it was queued, None if its answer is not kept."""

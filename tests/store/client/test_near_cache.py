@@ -269,6 +269,16 @@ def test_requests_that_are_never_answered_are_forgotten() -> None:
     assert stage.hit() == 2
 
 
+def test_versions_of_sessions_that_were_held_are_forgotten_too() -> None:
+    stage = Stage(entries=2)
+    for index in range(10):
+        number = stage.script.dialog.next_id()
+        get = wire.Get(number, point(0), bytes([index]) * 32)
+        stage.script.dialog.submit(stage.script.now, get, operations.GET, number)
+        stage.script.send(stage.link, Held(number, state(), 10**9))
+    assert len(stage.near._seen) == 4
+
+
 def test_what_is_invalidated_is_dropped_and_acknowledged() -> None:
     stage = Stage()
     stage.fill()
