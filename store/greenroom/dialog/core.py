@@ -284,10 +284,8 @@ class Dialog(Settling):
             if (
                 type(operation) is not Operation
                 or operation.link is not link
-                or (
-                    type(reply) not in operation.kind.finals
-                    and (near is None or type(reply) is not Held or not operation.kind.held)
-                )
+                or type(reply) not in operation.kind.finals
+                or (near is None and type(reply) is Held)
             ):
                 self._take_unusual(link, reply, operation, now_ns)
                 if self.board.get(link.id) is not link:

@@ -12,6 +12,7 @@ import msgspec
 from greenroom import wire
 from greenroom.dialog.links import Lane, Link
 from greenroom.ending_messages import WatchSession
+from greenroom.near_messages import Held
 
 NS_PER_MS = 1_000_000
 
@@ -21,9 +22,9 @@ Single: TypeAlias = wire.Get | wire.Mutation | WatchSession
 class Kind(msgspec.Struct, frozen=True, gc=False, eq=False):
     """The properties of one kind of operation.
 
-    `finals` are the replies that end it. `harmless`: it is safe to repeat one whose outcome is unknown.
-    `one_is_enough`: the first reply ends it, though it is on all shards. `held`: so does a session that the
-    server holds for a near cache.
+    `finals` are the replies that end it, `Held` only for a client with a near cache. `harmless`: it is safe
+    to repeat one whose outcome is unknown. `one_is_enough`: the first reply ends it, though it is on all
+    shards.
     """
 
     name: str
@@ -31,19 +32,16 @@ class Kind(msgspec.Struct, frozen=True, gc=False, eq=False):
     harmless: bool
     finals: frozenset[type]
     one_is_enough: bool = False
-    held: bool = False
 
 
-GET = Kind("get", mutation=False, harmless=True, finals=frozenset({wire.Session, wire.Missing}), held=True)
+GET = Kind("get", mutation=False, harmless=True, finals=frozenset({wire.Session, wire.Missing, Held}))
 WATCH = Kind("watch", mutation=False, harmless=True, finals=frozenset())  # see `watches`
 CREATE = Kind("create", mutation=True, harmless=False, finals=frozenset({wire.Written, wire.Failed}))
 UPDATE = Kind("update", mutation=True, harmless=True, finals=frozenset({wire.Written, wire.Failed}))
 UPDATE_IF = Kind("update", mutation=True, harmless=False, finals=frozenset({wire.Written, wire.Failed}))
 DELETE = Kind("delete", mutation=True, harmless=True, finals=frozenset({wire.Written, wire.Failed}))
-PATCH = Kind("patch", mutation=True, harmless=True, finals=frozenset({wire.Session, wire.Failed}), held=True)
-PATCH_IF = Kind(
-    "patch", mutation=True, harmless=False, finals=frozenset({wire.Session, wire.Failed}), held=True
-)
+PATCH = Kind("patch", mutation=True, harmless=True, finals=frozenset({wire.Session, wire.Failed, Held}))
+PATCH_IF = Kind("patch", mutation=True, harmless=False, finals=frozenset({wire.Session, wire.Failed, Held}))
 ROTATE = Kind("rotate", mutation=True, harmless=False, finals=frozenset({wire.Session, wire.Failed}))
 DELETE_BY_HANDLE = Kind(
     "delete_by_handle", mutation=True, harmless=True, finals=frozenset({wire.Written, wire.Failed})

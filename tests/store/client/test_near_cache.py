@@ -279,6 +279,16 @@ def test_versions_of_sessions_that_were_held_are_forgotten_too() -> None:
     assert len(stage.near._seen) == 4
 
 
+def test_who_keeps_nothing_is_answered_by_no_session_that_is_held() -> None:
+    script, link, _ = connected()
+    number = script.submit("get")
+    script.send(link, Held(number, state(), 10**9))
+    assert link in script.aborted
+    again = script.pass_time(SECOND).accept(ADDRESS[A])
+    script.send(again, wire.Session(number, state(2)))
+    assert script.outcome(number).state.version == 2
+
+
 def test_what_is_invalidated_is_dropped_and_acknowledged() -> None:
     stage = Stage()
     stage.fill()
