@@ -24,7 +24,7 @@ from greenroom_cluster.shard.disk_log import is_ending
 from greenroom_cluster.shard.effects import HostEffect, Propose
 from greenroom_cluster.shard.state.ladder import Rung
 from greenroom_cluster.shard.state.records import Record, heading
-from greenroom_cluster.shard.state.table import SEQUENCE_BITS
+from greenroom_cluster.shard.state.table import version_of
 from simulations.cluster.actors import ActorProcess
 from simulations.cluster.serving import Coordinating, Told
 from simulations.cluster.stage import Stage
@@ -178,8 +178,8 @@ class LossOracle:
             # A node that is taken out of the map was silent: then an operator knows better, unless it comes.
             if entry.node not in after.nodes and not self._comes.get(entry.node):
                 continue
-            own = [each for each in self._stage.directories.of_node(entry.node) if not each.cloned]
-            if any(each.identity == entry.directory for each in own):
+            there = self._stage.directories.of_node(entry.node)
+            if any(each.identity == entry.directory and not each.cloned for each in there):
                 name = self._stage.name_of(incarnation)
                 self._stage.violate("lost", f"the directory of {name} was given up while its node ran")
 
@@ -258,7 +258,7 @@ class LossOracle:
         if why is None:
             return False
         lost = [truth.committed[each] for each in sorted(truth.committed) if each > have]
-        self.undone.update((shard, each.epoch << SEQUENCE_BITS | each.sequence) for each in lost)
+        self.undone.update((shard, version_of(each)) for each in lost)
         where = f"{actor.name} recovered shard {shard} epoch {epoch} up to {have}"
         if not why:
             self._stage.violate("lost", f"{where}, {have + len(lost)} were committed")

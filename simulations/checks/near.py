@@ -73,7 +73,5 @@ class NearOracle:
 
     def _latest(self, place: tuple[int, bytes], shard: int) -> int:
         """Return the highest version that was shown and is not lost."""
-        versions = self._versions.get(place, [])
-        while versions and (shard, versions[-1]) in self._undone:
-            versions.pop()
-        return versions[-1] if versions else 0
+        shown = reversed(self._versions.get(place, []))
+        return next((version for version in shown if (shard, version) not in self._undone), 0)

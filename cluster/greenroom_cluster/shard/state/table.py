@@ -49,13 +49,20 @@ from greenroom_cluster.shard.state.stored import (
 )
 from greenroom_cluster.shard.state.users import UserIndex
 
-# A session's version is the epoch and sequence number of the record that wrote it: it rises, and is never
-# used twice. It fits a signed 64-bit integer, whatever a forged record says; real epochs stay below 2**23.
 SEQUENCE_BITS = 40
 VERSION_MAX = (1 << 63) - 1
 STALE_ENTRIES_MAX = 4096
 
 _encode = msgspec.msgpack.Encoder().encode
+
+
+def version_of(record: Record) -> int:
+    """Return the version of a session that this record writes: its epoch and sequence number.
+
+    It rises, and is never used twice. It fits a signed 64-bit integer, whatever a forged record says; real
+    epochs stay below 2**23.
+    """
+    return (record.epoch << SEQUENCE_BITS | record.sequence) & VERSION_MAX
 
 
 class SessionTable(CommandTable[wire.EncodedSession]):
@@ -129,7 +136,7 @@ class SessionTable(CommandTable[wire.EncodedSession]):
         known = self._apply.get(type(command))
         if known is not None:
             decide, kind, of_session = known
-            version = (record.epoch << SEQUENCE_BITS | record.sequence) & VERSION_MAX
+            version = version_of(record)
             reply = decide(command, record.time_us, version)
             subject = command.digest if of_session else asked(command)[1]  # type: ignore[union-attr,arg-type]  # the others have no place in `_apply`
             kept = KeptReply(record.client, reply.request_id, reply, kind, subject)
@@ -148,7 +155,7 @@ class SessionTable(CommandTable[wire.EncodedSession]):
     def _apply_within(self, record: Record, namespace: str, command: Any) -> wire.EncodedReply:
         """Apply a command of a namespace: by keys, with which it reaches nothing of another."""
         decide, kind, of_session = self._apply[type(command)]
-        version = (record.epoch << SEQUENCE_BITS | record.sequence) & VERSION_MAX
+        version = version_of(record)
         sessions, stored_bytes = len(self.sessions), self.stored_bytes
         self._cleaned = namespace
         reply = decide(command, record.time_us, version)
