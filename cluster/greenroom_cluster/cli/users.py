@@ -1,7 +1,7 @@
 """The commands about the sessions of one user: which there are, and their end."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -63,26 +63,37 @@ def user(
     handles = end or []
     if handles and end_all:
         raise UsageError("--end names one session, and --end-all ends all: give one of them")
-    where, answer, others = _ask(
-        access, connect, cluster, name, namespace, handles, end_all=end_all, json=json
-    )
-    about: dict[str, Any] = {"user": name, "namespace": where}
+    found = _ask(access, connect, cluster, name, namespace, handles, end_all=end_all, json=json)
+    about: dict[str, Any] = {"user": name, "namespace": found.namespace}
     if namespace is None:
-        about["other_namespaces"] = others
-    more = not isinstance(answer, int) and len(answer) == LIST_LIMIT_MAX
-    if isinstance(answer, int):
-        if json:
-            print_json({**about, "ended": answer})
-        else:
-            print_line(f"sessions ended: {answer}")
+        about["other_namespaces"] = found.others
+    sessions = found.sessions
+    more = len(sessions) == LIST_LIMIT_MAX
+    if json and found.ended is not None:
+        print_json({**about, "ended": found.ended})
     elif json:
-        print_json({**about, "more": more, "sessions": list(map(_document, answer))})
+        print_json({**about, "more": more, "sessions": list(map(_document, sessions))})
+    elif found.ended is not None:
+        print_line(f"sessions ended: {found.ended}")
     else:
         from greenroom_cluster.cli.tables import print_sessions
 
-        print_sessions(name, where, answer, more=more)
-    if others and not json:
-        print_line(f"that is namespace {where}; --namespace names another: {', '.join(others)}")
+        print_sessions(name, found.namespace, sessions, more=more)
+    if found.others and not json:
+        others = ", ".join(found.others)
+        print_line(f"that is namespace {found.namespace}; --namespace names another: {others}")
+
+
+class _Found(NamedTuple):
+    """A user's sessions in a namespace, or how many of them were `ended`.
+
+    `others` are namespaces that may have been meant, where none was named.
+    """
+
+    namespace: str
+    others: tuple[str, ...]
+    sessions: "Sequence[SessionInfo]" = ()
+    ended: int | None = None
 
 
 def _ask(
@@ -95,16 +106,13 @@ def _ask(
     *,
     end_all: bool,
     json: bool = False,
-) -> tuple[str, "int | list[SessionInfo]", tuple[str, ...]]:
-    """List a user's sessions or end some; return in which namespace, them or how many ended, and others.
-
-    The others are namespaces that may have been meant where none was named. Raises UsageError.
-    """
+) -> _Found:
+    """List a user's sessions, or end those with these handles, or all. Raises UsageError."""
     if namespace is not None:
         config.check_name("--namespace", namespace)
     where = namespace or DEFAULT_NAMESPACE
 
-    async def work(addresses: Sequence[str], cluster: str, *, credentials: "Keys | None") -> Any:
+    async def work(addresses: Sequence[str], cluster: str, *, credentials: "Keys | None") -> _Found:
         from greenroom_cluster import user_sessions
 
         others: tuple[str, ...] = ()
@@ -113,17 +121,19 @@ def _ask(
         of_user = addresses, cluster, user_id, where
         if end_all:
             _check_clear(others)
-            return await user_sessions.end_sessions_at(*of_user, credentials=credentials), others
-        found = await user_sessions.list_sessions_at(*of_user, credentials=credentials)
+            ended = await user_sessions.end_sessions_at(*of_user, credentials=credentials)
+            return _Found(where, others, ended=ended)
+        sessions = await user_sessions.list_sessions_at(*of_user, credentials=credentials)
         if not handles:
-            return found, others
-        _check_listed(handles, found)
+            return _Found(where, others, sessions)
+        _check_listed(handles, sessions)
         once = dict.fromkeys(handles)
         for handle in once:
             await user_sessions.end_session_at(*of_user, handle, credentials=credentials)
-        return len(once), others
+        return _Found(where, others, ended=len(once))
 
-    return where, *ask(work, connect, cluster, access=access, json=json)
+    found: _Found = ask(work, connect, cluster, access=access, json=json)
+    return found
 
 
 def _check_clear(others: Sequence[str]) -> None:
@@ -168,5 +178,5 @@ def end_sessions(
     cluster: options.Cluster = config.CLUSTER,
 ) -> None:
     """End all sessions of a user in a namespace, without the app: its users are logged out everywhere."""
-    _, ended, _ = _ask(access, connect, cluster, user, namespace, (), end_all=True)
-    print_line(f"sessions ended: {ended}")
+    found = _ask(access, connect, cluster, user, namespace, (), end_all=True)
+    print_line(f"sessions ended: {found.ended}")
