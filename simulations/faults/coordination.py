@@ -2,7 +2,8 @@
 
 from msgspec.structs import replace
 
-from greenroom_cluster.coordination.genesis import first_map
+from greenroom.cluster_map import ClusterMap
+from greenroom_cluster.coordination.genesis import ClusterOptions, first_map, starting_map
 from simulations.cluster.actors import ActorProcess
 from simulations.cluster.clients import ClientProcess
 from simulations.cluster.connections import CLUSTER
@@ -36,6 +37,8 @@ def restart_coordinator(hit: Hit) -> Undo | None:
 def restore_coordinator(hit: Hit) -> Undo | None:
     """The coordinator is restored from a copy so many versions old; the newest is put back afterwards.
 
+    If something was decided on the copy that the newest lacks, a new lineage begins from both.
+
     There is no such copy of what is in etcd.
     """
     stage = hit.stage
@@ -54,14 +57,30 @@ def restore_coordinator(hit: Hit) -> Undo | None:
 
     def put_back() -> None:
         stage.coordinator.kill()
-        if not disk.map.continues(newest):
+        restored = disk.map
+        if not restored.continues(newest):
             disk.map, disk.marks = newest, marks
+            if _has_decided_since(restored, newest):
+                # No node refused it, and each map has what the other lacks: docs/how-to/deploy.md.
+                stage.network.happened["new lineage"] += 1
+                disk.map = starting_map(newest, ClusterOptions(CLUSTER, new_lineage=True), [restored])
+                disk.vouched = disk.map
             hit.reach.oracles.marks_lost()
             hit.reach.operator.say_again()
         stage.start_coordinator()
         hit.reach.operator.forget_who_left()
 
     return put_back
+
+
+def _has_decided_since(restored: ClusterMap, newest: ClusterMap) -> bool:
+    """Whether the coordinator has decided on the restored map what the newest one lacks.
+
+    It decides about a shard once it has heard all its members. If all nodes lost their power, none of them
+    need know the newest map, and so none refuses the other.
+    """
+    pairs = zip(restored.shards, newest.shards, strict=True)
+    return any(mine.epoch > theirs.epoch for mine, theirs in pairs)
 
 
 def crash_at_write(hit: Hit) -> Undo | None:
