@@ -1,7 +1,8 @@
 """The sessions of a user, which an operator lists and ends. No session's id is known here: handles are."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+import msgspec
 import trio
 
 from greenroom import wire
@@ -15,7 +16,7 @@ from greenroom.replies import session_info
 from greenroom.routing import Router
 from greenroom.sessions import SessionInfo
 from greenroom.tls.demands import node_of
-from greenroom_cluster.inspection import inspect_cluster
+from greenroom_cluster.inspection import inspect_actors
 from greenroom_cluster.questions import (
     INSPECT_SECONDS,
     UntrustedError,
@@ -31,16 +32,27 @@ _PAUSE_SECONDS = 0.2
 _SHARDS_PER_MESSAGE = 256
 
 
+class OtherNamespaces(msgspec.Struct, frozen=True):
+    """The namespaces besides `default` that have sessions, and the primaries that did not tell of theirs."""
+
+    names: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
+
+
 async def other_namespaces_at(
     addresses: Sequence[str], cluster: str, *, credentials: Keys | None
-) -> tuple[str, ...]:
-    """Return the namespaces besides `default` that have sessions, as far as the actors answer.
+) -> OtherNamespaces:
+    """Ask which namespaces there are besides `default`. Raises what `fetch_map` does."""
+    cluster_map = await fetch_map(addresses, cluster, credentials=credentials)
+    return others_among(cluster_map, await inspect_actors(cluster_map, credentials=credentials))
 
-    Raises what `fetch_map` does.
-    """
-    status = await inspect_cluster(addresses, cluster, credentials=credentials)
-    used = (each.namespace for each in status.namespaces if each.sessions)
-    return tuple(name for name in used if name != DEFAULT_NAMESPACE)
+
+def others_among(cluster_map: ClusterMap, inspections: Mapping[bytes, wire.Inspection]) -> OtherNamespaces:
+    """Combine what actors tell. A primary that tells nothing is silent, "none" one that is not there."""
+    used = {each.namespace for told in inspections.values() for each in told.namespaces if each.sessions}
+    silent = {entry.primary for entry in cluster_map.shards} - inspections.keys()
+    slots = {cluster_map.actors[each].slot if each in cluster_map.actors else "none" for each in silent}
+    return OtherNamespaces(tuple(sorted(used - {DEFAULT_NAMESPACE})), tuple(sorted(slots)))
 
 
 async def list_sessions_at(

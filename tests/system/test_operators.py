@@ -140,7 +140,7 @@ def test_one_session_is_ended_by_its_handle(running: Running) -> None:
     (told,) = running.told("user", "bob", "--namespace", "default")
     handles = {each["label"]: each["handle"] for each in told["sessions"]}
     ended = running.run("user", "bob", "--namespace", "default", "--end", handles["laptop"])
-    assert ended.stdout == "sessions ended: 1\n"
+    assert ended.stdout == "sessions ended in namespace default: 1\n"
     assert left(running, ids) == [True, False, True]
     assert ("end-session", "done") in running.audited()
 
@@ -172,9 +172,12 @@ def test_a_cluster_without_other_namespaces_needs_no_name_of_one(running: Runnin
     shown = running.run("user", "gus")
     assert shown.stdout.startswith("user gus has 2 sessions in namespace default\n")
     assert "--namespace" not in shown.stdout
-    assert running.run("user", "gus", "--end", told["sessions"][0]["handle"]).stdout == "sessions ended: 1\n"
+    assert (
+        running.run("user", "gus", "--end", told["sessions"][0]["handle"]).stdout
+        == "sessions ended in namespace default: 1\n"
+    )
     assert left(running, ids) == [True, False]
-    assert running.run("end-sessions", "gus").stdout == "sessions ended: 1\n"
+    assert running.run("end-sessions", "gus").stdout == "sessions ended in namespace default: 1\n"
     assert left(running, ids) == [False, False]
     empty = running.run("user", "gus", "--namespace", "")
     assert (empty.returncode, "--namespace" in empty.stderr) == (2, True)

@@ -425,7 +425,7 @@ async def check_ending(cluster: Secured) -> None:
         await check_ending_without_a_namespace([*greenroom_command], [*at, *ann])
         assert await web.get(session.session_id) is not None
         done = await trio.run_process([*command, "--namespace", "web", *ann], capture_stdout=True)
-        assert done.stdout == b"sessions ended: 1\n"
+        assert done.stdout == b"sessions ended in namespace web: 1\n"
         assert await web.get(session.session_id) is None
         assert await beside.get(session.session_id) is not None
         observer = cluster.options("observer", "grafana")

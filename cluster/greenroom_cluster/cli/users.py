@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from greenroom.errors import UsageError
+from greenroom.errors import UnavailableError, UsageError
 from greenroom.fields import LIST_LIMIT_MAX
 from greenroom.identities import DEFAULT_NAMESPACE
 from greenroom_cluster import config
@@ -16,6 +16,7 @@ from greenroom_cluster.cli.settings import with_options_of
 if TYPE_CHECKING:
     from greenroom.sessions import SessionInfo
     from greenroom_cluster.runtime.proving import Keys
+    from greenroom_cluster.user_sessions import OtherNamespaces
 
 _User = Annotated[str, typer.Argument(help="The user's id, as the app gives it to login.")]
 _Namespace = Annotated[
@@ -65,7 +66,7 @@ def user(
         raise UsageError("--end names one session, and --end-all ends all: give one of them")
     found = _ask(access, connect, cluster, name, namespace, handles, end_all=end_all, json=json)
     about: dict[str, Any] = {"user": name, "namespace": found.namespace}
-    if namespace is None:
+    if namespace is None and not handles:
         about["other_namespaces"] = found.others
     sessions = found.sessions
     more = len(sessions) == LIST_LIMIT_MAX
@@ -74,7 +75,7 @@ def user(
     elif json:
         print_json({**about, "more": more, "sessions": list(map(_document, sessions))})
     elif found.ended is not None:
-        print_line(f"sessions ended: {found.ended}")
+        print_line(_ended(found))
     else:
         from greenroom_cluster.cli.tables import print_sessions
 
@@ -94,6 +95,10 @@ class _Found(NamedTuple):
     others: tuple[str, ...]
     sessions: "Sequence[SessionInfo]" = ()
     ended: int | None = None
+
+
+def _ended(found: _Found) -> str:
+    return f"sessions ended in namespace {found.namespace}: {found.ended}"
 
 
 def _ask(
@@ -116,11 +121,14 @@ def _ask(
         from greenroom_cluster import user_sessions
 
         others: tuple[str, ...] = ()
-        if namespace is None:
-            others = await user_sessions.other_namespaces_at(addresses, cluster, credentials=credentials)
+        # An end by handle names its session, whatever else there is.
+        if namespace is None and not handles:
+            told = await user_sessions.other_namespaces_at(addresses, cluster, credentials=credentials)
+            others = told.names
+            if end_all:
+                check_clear(told)
         of_user = addresses, cluster, user_id, where
         if end_all:
-            _check_clear(others)
             ended = await user_sessions.end_sessions_at(*of_user, credentials=credentials)
             return _Found(where, others, ended=ended)
         sessions = await user_sessions.list_sessions_at(*of_user, credentials=credentials)
@@ -136,15 +144,20 @@ def _ask(
     return found
 
 
-def _check_clear(others: Sequence[str]) -> None:
-    """Raise UsageError if all sessions are to end, and it is not clear in which namespace.
+def check_clear(others: "OtherNamespaces") -> None:
+    """Raise UsageError if it is not clear in which namespace to end all, UnavailableError if unknown.
 
     Else who meant another one would read that none was left, and believe that the user is logged out.
     """
-    if others:
+    if others.names:
         raise UsageError(
             f"nothing was ended: give --namespace, because not only {DEFAULT_NAMESPACE} may be meant, "
-            f"there are sessions in {', '.join(others)} too"
+            f"there are sessions in {', '.join(others.names)} too"
+        )
+    if others.silent:
+        raise UnavailableError(
+            f"nothing was ended: primaries that do not answer ({', '.join(others.silent)}) may have sessions "
+            f"in other namespaces than {DEFAULT_NAMESPACE}; give --namespace, or order it again"
         )
 
 
@@ -179,4 +192,4 @@ def end_sessions(
 ) -> None:
     """End all sessions of a user in a namespace, without the app: its users are logged out everywhere."""
     found = _ask(access, connect, cluster, user, namespace, (), end_all=True)
-    print_line(f"sessions ended: {found.ended}")
+    print_line(_ended(found))
