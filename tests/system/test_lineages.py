@@ -153,6 +153,47 @@ async def test_no_session_is_lost_with_the_coordinators_directory(
             shutil.rmtree(processes.data)
 
 
+async def test_a_newer_copy_turns_up_after_decisions_on_an_older_one(
+    processes: Processes, tmp_path: Path
+) -> None:
+    """After all were killed no node knows the newest map: the older one serves, and what it wrote stays."""
+    processes.start_coordinator()
+    for name in processes.nodes:
+        processes.start_node(name)
+    await processes.whole()
+    shutil.copytree(processes.data, tmp_path / "older")
+    await processes.stop("a")
+    processes.start_node("a")
+    await processes.whole()
+    await processes.kill_all()
+    processes.data.rename(tmp_path / "newest")
+    (tmp_path / "older").rename(processes.data)
+    processes.start_coordinator()
+    for name in processes.nodes:
+        processes.start_node(name)
+    await processes.whole()
+    for name in processes.nodes:
+        await processes.stop(name)
+        processes.start_node(name)
+        await processes.whole()
+    seed = processes.nodes["a"]
+    async with ClusterStore(seed) as store:
+        ids = [new_session_id(shard * (65_536 // SHARDS)) for shard in range(SHARDS)]
+        for session_id in ids:
+            await store.create(session(session_id))
+        await processes.stop("coordinator")
+        processes.data.rename(tmp_path / "older")
+        (tmp_path / "newest").rename(processes.data)
+        processes.start_coordinator()
+        assert "--new-lineage --adopt-from" in await processes.refusal()
+        await processes.stop("coordinator")
+        processes.start_coordinator("--new-lineage", "--adopt-from", seed)
+        await processes.whole(2)
+        for session_id in ids:
+            assert await store.get(session_id) is not None
+            await store.patch(session_id, set={"lineage": 2})
+
+
 async def test_no_session_is_lost_with_that_directory_and_all_processes(
     processes: Processes, tmp_path: Path
 ) -> None:
