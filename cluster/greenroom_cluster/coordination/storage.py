@@ -99,6 +99,11 @@ class MapStorage:
         self._note = BootNote(directory)
 
     @property
+    def directory(self) -> Path:
+        """Where it is."""
+        return self._directory
+
+    @property
     def vouched(self) -> bool:
         """Whether the map on disk, and all saved from now on, are known to be the newest."""
         return self._vouched

@@ -24,14 +24,15 @@ from greenroom_cluster.links.disk_schedule import DiskSchedule, End, Measure, St
 from greenroom_cluster.links.outbox import DiskEffect
 from greenroom_cluster.links.sync_news import SyncNews
 from greenroom_cluster.metrics.readings import Spread
+from greenroom_cluster.runtime.disk_room import DiskRoom
+from greenroom_cluster.runtime.log_limits import OnceAMinute
 from greenroom_cluster.shard.disk_log import DiskStalledError
 from greenroom_cluster.shard.effects import DropBefore, Persist
 from greenroom_cluster.shard.inputs import DiskMeasured, Synced
-from greenroom_cluster.shard.settings import NS_PER_SECOND, ns
+from greenroom_cluster.shard.settings import DISK_FREE_BYTES_MIN, NS_PER_SECOND, ns
 
 EXIT_DISK_FAILED = 73
 """The status with which an actor leaves whose disk has failed."""
-_WARN_SECONDS = 60.0
 _SLOW_SECONDS = 1.0
 
 _log = structlog.get_logger(__name__)
@@ -66,7 +67,8 @@ class DiskWriter:
         """The room on the disk when it was last measured."""
         self._schedule = DiskSchedule(0 if interval_seconds is None else ns(interval_seconds))
         self._words: SimpleQueue[None] = SimpleQueue()
-        self._full, self._slow = _OnceAMinute(), _OnceAMinute()
+        self._room = DiskRoom(journal.directory, DISK_FREE_BYTES_MIN, _FULL_HINT)
+        self._slow = OnceAMinute()
         self._thread = Thread(target=self._run, name="disk", daemon=True)
         self._thread.start()
 
@@ -153,21 +155,12 @@ class DiskWriter:
     # --- what an operator should know ----------------------------------------------------------------------
 
     def _measure(self) -> None:
-        try:
-            found = os.statvfs(self._journal.directory)
-        except OSError:
-            return  # a disk that fails shows when it is written
-        free_bytes = found.f_bavail * found.f_frsize
+        free_bytes = self._room.measure()
+        if free_bytes is None:
+            return
         self.free_bytes = free_bytes
-        short = self._schedule.measured(free_bytes)
+        self._schedule.measured(free_bytes)
         self._tell(DiskMeasured(free_bytes))
-        if short and self._full.is_due():
-            _log.warning(
-                "disk_nearly_full",
-                directory=str(self._journal.directory),
-                free_mib=free_bytes >> 20,
-                hint=_FULL_HINT,
-            )
 
     def _warn_if_slow(self, began_ns: int) -> None:
         seconds = (time.monotonic_ns() - began_ns) / NS_PER_SECOND
@@ -194,20 +187,6 @@ def end_for_disk(directory: Path, error: BaseException, leave: Callable[[int], N
             output.flush()
     finally:
         leave(EXIT_DISK_FAILED)
-
-
-class _OnceAMinute:
-    """Whether a warning is due again."""
-
-    def __init__(self) -> None:
-        self._last = -_WARN_SECONDS
-
-    def is_due(self) -> bool:
-        now = time.monotonic()
-        due = now >= self._last + _WARN_SECONDS
-        if due:
-            self._last = now
-        return due
 
 
 _FULL_HINT = "make room: until then writes are refused; once the disk is full, this actor ends"

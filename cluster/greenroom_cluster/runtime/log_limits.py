@@ -1,7 +1,24 @@
-"""Limits log lines that strangers can cause, so that hostile traffic does not fill the disk."""
+"""How often the log tells the same: above all what strangers can cause, so that it does not fill the disk."""
 
 import time
 from typing import Any
+
+_MINUTE_SECONDS = 60.0
+
+
+class OnceAMinute:
+    """Whether a warning is due again."""
+
+    def __init__(self) -> None:
+        self._last = -_MINUTE_SECONDS
+
+    def is_due(self) -> bool:
+        """Whether it is; if so, it counts as told."""
+        now = time.monotonic()
+        due = now >= self._last + _MINUTE_SECONDS
+        if due:
+            self._last = now
+        return due
 
 
 class LimitedLog:

@@ -1,7 +1,7 @@
 """Where a coordinator keeps its map: what it needs of such a place, and the file as one."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -13,6 +13,11 @@ from greenroom_cluster.coordination.adoption import Adoption
 from greenroom_cluster.coordination.genesis import ClusterOptions, begun, blank_map
 from greenroom_cluster.coordination.storage import MapStorage
 from greenroom_cluster.runtime.clocks import now_ns
+from greenroom_cluster.runtime.disk_room import DiskRoom
+
+FREE_BYTES_MIN = 16 << 20
+"""With less room than this a coordinator warns: a map and its successor are on disk at the same time."""
+_FULL_HINT = "make room: once the disk is full, this coordinator ends"
 
 
 class MapStore(Protocol):
@@ -45,10 +50,11 @@ class Kept(NamedTuple):
 
 
 class FileStore:
-    """A directory of this host, written to in a thread."""
+    """A directory of this host, written to in a thread, which also looks how much room is left there."""
 
     def __init__(self, storage: MapStorage) -> None:
         self._storage = storage
+        self._room = DiskRoom(storage.directory, FREE_BYTES_MIN, _FULL_HINT)
 
     @property
     def vouched(self) -> bool:
@@ -58,11 +64,15 @@ class FileStore:
     async def save(self, cluster_map: ClusterMap, *, vouched: bool) -> None:
         """Replace the map. Raises StorageFailedError: then the process must end."""
         # Not abandoned on cancellation: either the map is on disk for good or the process ends.
-        await trio.to_thread.run_sync(partial(self._storage.save, cluster_map, vouched=vouched))
+        await trio.to_thread.run_sync(self._write, partial(self._storage.save, cluster_map, vouched=vouched))
 
     async def save_marks(self, marks: Mapping[bytes, int]) -> None:
         """Replace the marks. Raises as `save` does."""
-        await trio.to_thread.run_sync(self._storage.save_marks, marks)
+        await trio.to_thread.run_sync(self._write, partial(self._storage.save_marks, marks))
+
+    def _write(self, write: Callable[[], None]) -> None:
+        write()
+        self._room.measure()
 
     def vouch(self) -> None:
         """Have this boot of the host know that the map is the newest."""
