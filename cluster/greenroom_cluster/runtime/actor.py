@@ -39,7 +39,7 @@ from greenroom_cluster.runtime.delivery import Delivery
 from greenroom_cluster.runtime.descriptors import raise_descriptor_limit
 from greenroom_cluster.runtime.disk_writer import DiskWriter, end_for_disk
 from greenroom_cluster.runtime.driver import Driver
-from greenroom_cluster.runtime.host_memory import resident_bytes
+from greenroom_cluster.runtime.host_memory import Settling, give_back, resident_bytes
 from greenroom_cluster.runtime.links import PeerLinks
 from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Service
 from greenroom_cluster.runtime.marks import open_mark
@@ -145,7 +145,10 @@ def as_command(message: Any) -> Any:
 
 
 class Actor:
-    """Joins a core to its sockets. Raises UsageError if the address cannot be listened on."""
+    """Joins a core to its sockets. Raises UsageError if the address cannot be listened on.
+
+    `to_come` returns how many bytes that were found on disk the core has yet to take in.
+    """
 
     def __init__(
         self,
@@ -153,8 +156,10 @@ class Actor:
         core: Core,
         leave: Callable[[int], None] = os._exit,
         remembered: Remembered = NOTHING_REMEMBERED,
+        to_come: Callable[[], int] = lambda: 0,
     ) -> None:
         self._settings = settings
+        self._to_come = to_come
         self.driver = Driver(core, leave)
         self.poller = Poller()
         node = node_of(settings.slot)
@@ -231,7 +236,10 @@ class Actor:
             self.poller.close()
 
     async def _measure_memory(self) -> None:
+        settling = Settling(self._to_come())
         while True:
+            if settling.is_due(self._to_come()):
+                await trio.to_thread.run_sync(give_back)
             self.driver.step(MemoryMeasured(resident_bytes()))
             await trio.sleep(_MEASURE_SECONDS)
 
@@ -350,7 +358,8 @@ async def run_actor(settings: ActorSettings, started: Started) -> None:
     core = await trio.to_thread.run_sync(
         Host, settings.incarnation, settings.slot, settings.options.core(), chance, mark, stable
     )
-    actor = Actor(settings, core, remembered=Remembered(*core.remembered, core.shown))
+    remembered = Remembered(*core.remembered, core.shown)
+    actor = Actor(settings, core, remembered=remembered, to_come=core.to_come_bytes)
     standing, journal = (Standing(), None) if opened is None else (opened.standing, opened.journal)
     # What was read is the core's now.
     del opened, stable

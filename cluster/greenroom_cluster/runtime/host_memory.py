@@ -1,6 +1,8 @@
 """The memory that this process uses and may use, as the kernel reports it."""
 
+import ctypes
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -20,6 +22,35 @@ def resident_bytes(pid: int | str = "self") -> int:
     """Return how much memory a process has in use. Raises OSError if there is no such process."""
     with open(f"/proc/{pid}/statm", "rb") as statm:  # noqa: PTH123  asked for twice a second, by a process with other things to do
         return int(statm.read().split()[1]) * _PAGE_BYTES
+
+
+def give_back() -> None:
+    """Return to the kernel what was freed and the C library keeps; it blocks, some 10 ms per 100 MB.
+
+    Where the C library is not glibc this does nothing.
+    """
+    trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+class Settling:
+    """When to give memory back: as often as some of what was read from disk has been taken in.
+
+    What was read is freed then, in large pieces amid what is kept. The C library keeps these, and as far as
+    anyone can tell from the resident size they are in use, so that writes would be refused for them.
+    """
+
+    def __init__(self, found_bytes: int) -> None:
+        self._last = self._settled = found_bytes
+
+    def is_due(self, found_bytes: int) -> bool:
+        """Whether to do it now, if so much is yet to be taken in; not while that still changes."""
+        calm, self._last = found_bytes == self._last, found_bytes
+        if not calm or found_bytes == self._settled:
+            return False
+        self._settled = found_bytes
+        return True
 
 
 def available_bytes(groups: Path = _CONTROL_GROUPS, own_groups: Path = Path("/proc/self/cgroup")) -> int:

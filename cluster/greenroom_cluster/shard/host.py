@@ -131,6 +131,10 @@ class Host:
         """The copies found on disk that have no role yet. For inspection only."""
         return self._recovery.replicas
 
+    def to_come_bytes(self) -> int:
+        """Return about how much the copies found on disk take that are yet to be applied."""
+        return self._memory.found_bytes
+
     def clock_us(self, now_ns: int, wall_us: int) -> int:
         """Return the time by which sessions end here; it follows the host's clock only slowly.
 

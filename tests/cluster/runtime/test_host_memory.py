@@ -16,8 +16,10 @@ from greenroom_cluster.config import (
 )
 from greenroom_cluster.local_settings import LocalClusterSettings
 from greenroom_cluster.runtime.host_memory import (
+    Settling,
     available_bytes,
     default_bytes,
+    give_back,
     resident_bytes,
     warn_if_short,
 )
@@ -31,6 +33,23 @@ def test_this_process_has_some_memory() -> None:
     with mmap.mmap(-1, 40 * MIB) as kept:
         kept.write(b"x" * len(kept))
         assert len(kept) <= resident_bytes() - before + 5 * MIB
+
+
+def test_what_was_freed_between_what_is_kept_is_given_back() -> None:
+    pieces = [bytes(60_000) for _ in range(2_000)]
+    kept = pieces[::20]
+    before = resident_bytes()
+    del pieces
+    give_back()
+    assert before - resident_bytes() > 80 * MIB
+    assert len(kept) == 100
+
+
+def test_memory_is_given_back_once_no_more_is_taken_in_for_a_while() -> None:
+    settling = Settling(1_000)
+    looks = [1_000, 1_000, 600, 300, 300, 300, 200, 0, 0, 0]
+    assert [settling.is_due(found) for found in looks] == [False] * 4 + [True] + [False] * 3 + [True, False]
+    assert not any(map(Settling(0).is_due, [0, 0, 0]))
 
 
 def test_the_narrowest_control_group_counts(tmp_path: Path) -> None:
