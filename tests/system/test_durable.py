@@ -32,6 +32,7 @@ from tests.system.stage import (
     session,
     shared_cluster,
 )
+from tests.system.test_memory import Filler
 
 pytestmark = [pytest.mark.system, pytest.mark.trio, pytest.mark.timeout(3600)]
 
@@ -46,9 +47,11 @@ Report = Callable[[str, object], None]
 
 
 @contextmanager
-def durable_cluster(mode: Durability, data_dir: Path, level: LogLevel = "error") -> Iterator[SharedCluster]:
+def durable_cluster(
+    mode: Durability, data_dir: Path, level: LogLevel = "error", memory_max: str = ""
+) -> Iterator[SharedCluster]:
     replace = msgspec.structs.replace
-    options = NodeOptions(actors=1, actor=ActorOptions(durability=mode))
+    options = NodeOptions(actors=1, actor=ActorOptions(durability=mode, memory_max=memory_max))
     process = replace(SETTINGS.process, logs=LogSettings(level=level))
     with shared_cluster(replace(SETTINGS, data_dir=data_dir, node=options, process=process)) as cluster:
         yield cluster
@@ -131,6 +134,23 @@ async def test_what_was_acknowledged_outlives_every_process(
                 assert load.acknowledged_writes > 20 * rounds
     record_property("whole_seconds", max(whole))
     assert max(whole) < WHOLE_SECONDS
+
+
+async def test_a_start_from_disk_leaves_the_room_that_there_was(tmp_path: Path) -> None:
+    """What was read is freed once it is applied, and does not count against the bound for good."""
+    with durable_cluster("interval", tmp_path / "data", memory_max="96MiB") as cluster:
+        await cluster.healthy()
+        async with store_of(cluster) as store:
+            filler = Filler(60_000, 8, store)
+            await filler.fill(sessions=800)
+            assert filler.refusals == []
+            await kill_all(cluster)
+            await cluster.healthy()
+            with trio.fail_after(WHOLE_SECONDS):
+                while filler.refusals or len(filler.acknowledged) < 816:
+                    filler.refusals.clear()
+                    await filler.fill(sessions=16)
+            assert await filler.lost() == []
 
 
 @pytest.mark.parametrize(

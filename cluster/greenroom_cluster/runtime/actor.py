@@ -39,7 +39,7 @@ from greenroom_cluster.runtime.delivery import Delivery
 from greenroom_cluster.runtime.descriptors import raise_descriptor_limit
 from greenroom_cluster.runtime.disk_writer import DiskWriter, end_for_disk
 from greenroom_cluster.runtime.driver import Driver
-from greenroom_cluster.runtime.host_memory import Settling, give_back, resident_bytes
+from greenroom_cluster.runtime.host_memory import Settling, give_back, resident_bytes, share_arena
 from greenroom_cluster.runtime.links import PeerLinks
 from greenroom_cluster.runtime.listener import Listener, ListenerSettings, Service
 from greenroom_cluster.runtime.marks import open_mark
@@ -350,6 +350,7 @@ async def run_actor(settings: ActorSettings, started: Started) -> None:
     """
     raise_descriptor_limit()
     calm_collector()
+    share_arena()
     mark = open_mark(settings.mark_path)
     opened = await _opened_disk(settings, started)
     chance = random.SystemRandom()
