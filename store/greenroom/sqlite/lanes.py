@@ -384,7 +384,7 @@ class Lane:
         path, name = self._settings.path, name_of(error)
         self._fault.of_writes = (
             f"nothing was written: the disk failed to write or sync {path} ({name}) before. Look at the "
-            "kernel's log and the disk, then restart the app. Reads go on"
+            "kernel's log and the disk, then restart the app. Reads go on unless the disk fails them too"
         )
         _log.error("the disk failed to write or sync %s (%s): no more writes until a restart", path, name)
         return OutcomeUnknownError(
