@@ -89,8 +89,8 @@ class CoordinatorStatus(msgspec.Struct, frozen=True):
         if self.state == AWAY:
             return (
                 f"the coordinator has been away for {since}. Shards with all their replicas serve; a lost "
-                f"replica is not replaced until it is back. {self._waiting()} Start the coordinator, or see "
-                "its log"
+                f"replica is not replaced until it is back. {self._waiting()} Start the coordinator; if it "
+                "runs, its log says why it decides nothing"
             )
         have = "has" if len(self.unreached_by) == 1 else "have"
         return (

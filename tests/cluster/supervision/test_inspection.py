@@ -311,7 +311,7 @@ def test_what_waits_for_the_coordinator_is_told_once_a_shard() -> None:
     assert status.warnings()[0] == (
         "the coordinator has been away for 5 s. Shards with all their replicas serve; a lost replica is not "
         "replaced until it is back. Waiting: 1 shard for the removal of a lost backup. Start the "
-        "coordinator, or see its log"
+        "coordinator; if it runs, its log says why it decides nothing"
     )
     # It is asked all the time, so nothing of this is worth a line while it answers.
     assert summarize(cluster_map(B), {A: wire.Inspection(1, A, (proposing,), 0.0)}).warnings() == []
