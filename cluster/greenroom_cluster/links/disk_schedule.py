@@ -151,9 +151,10 @@ class DiskSchedule:
             self._due_ns = self._began_ns + self._wait_ns
         return self._covered
 
-    def measured(self, free_bytes: int) -> None:
-        """Note how much room there is."""
+    def measured(self, free_bytes: int) -> bool:
+        """Note how much room there is; return whether that is too little."""
         self._short = free_bytes < self._free_bytes_min
+        return self._short
 
     def fail(self) -> None:
         """Note that a step has failed."""

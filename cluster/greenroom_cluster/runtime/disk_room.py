@@ -1,4 +1,4 @@
-"""The room on the disk of a directory, of which the log tells while there is little."""
+"""The room on the disk of a directory, and the warning that there is little."""
 
 import os
 from pathlib import Path
@@ -11,11 +11,10 @@ _log = structlog.get_logger(__name__)
 
 
 class DiskRoom:
-    """What is free where a directory is. Below `free_bytes_min` the log says so, with `hint`."""
+    """What is free where a directory is; how much is enough, its user decides. `hint` is for an operator."""
 
-    def __init__(self, directory: Path, free_bytes_min: int, hint: str) -> None:
+    def __init__(self, directory: Path, hint: str) -> None:
         self._directory = directory
-        self._free_bytes_min = free_bytes_min
         self._hint = hint
         self._warning = OnceAMinute()
 
@@ -25,12 +24,14 @@ class DiskRoom:
             found = os.statvfs(self._directory)
         except OSError:
             return None
-        free_bytes = found.f_bavail * found.f_frsize
-        if free_bytes < self._free_bytes_min and self._warning.is_due():
+        return found.f_bavail * found.f_frsize
+
+    def warn(self, free_bytes: int) -> None:
+        """Tell the log that no more than this is free, once a minute."""
+        if self._warning.is_due():
             _log.warning(
                 "disk_nearly_full",
                 directory=str(self._directory),
                 free_mib=free_bytes >> 20,
                 hint=self._hint,
             )
-        return free_bytes

@@ -29,7 +29,7 @@ from greenroom_cluster.runtime.log_limits import OnceAMinute
 from greenroom_cluster.shard.disk_log import DiskStalledError
 from greenroom_cluster.shard.effects import DropBefore, Persist
 from greenroom_cluster.shard.inputs import DiskMeasured, Synced
-from greenroom_cluster.shard.settings import DISK_FREE_BYTES_MIN, NS_PER_SECOND, ns
+from greenroom_cluster.shard.settings import NS_PER_SECOND, ns
 
 EXIT_DISK_FAILED = 73
 """The status with which an actor leaves whose disk has failed."""
@@ -67,7 +67,7 @@ class DiskWriter:
         """The room on the disk when it was last measured."""
         self._schedule = DiskSchedule(0 if interval_seconds is None else ns(interval_seconds))
         self._words: SimpleQueue[None] = SimpleQueue()
-        self._room = DiskRoom(journal.directory, DISK_FREE_BYTES_MIN, _FULL_HINT)
+        self._room = DiskRoom(journal.directory, _FULL_HINT)
         self._slow = OnceAMinute()
         self._thread = Thread(target=self._run, name="disk", daemon=True)
         self._thread.start()
@@ -159,8 +159,10 @@ class DiskWriter:
         if free_bytes is None:
             return
         self.free_bytes = free_bytes
-        self._schedule.measured(free_bytes)
+        short = self._schedule.measured(free_bytes)
         self._tell(DiskMeasured(free_bytes))
+        if short:
+            self._room.warn(free_bytes)
 
     def _warn_if_slow(self, began_ns: int) -> None:
         seconds = (time.monotonic_ns() - began_ns) / NS_PER_SECOND

@@ -54,7 +54,7 @@ class FileStore:
 
     def __init__(self, storage: MapStorage) -> None:
         self._storage = storage
-        self._room = DiskRoom(storage.directory, FREE_BYTES_MIN, _FULL_HINT)
+        self._room = DiskRoom(storage.directory, _FULL_HINT)
 
     @property
     def vouched(self) -> bool:
@@ -72,7 +72,9 @@ class FileStore:
 
     def _write(self, write: Callable[[], None]) -> None:
         write()
-        self._room.measure()
+        free_bytes = self._room.measure()
+        if free_bytes is not None and free_bytes < FREE_BYTES_MIN:
+            self._room.warn(free_bytes)
 
     def vouch(self) -> None:
         """Have this boot of the host know that the map is the newest."""

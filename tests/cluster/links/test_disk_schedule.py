@@ -21,7 +21,7 @@ def fresh(interval_ns: int = 0) -> DiskSchedule:
     """Return a schedule that has looked at the room, of which there is enough."""
     schedule = DiskSchedule(interval_ns)
     assert schedule.next(0) == Measure()
-    schedule.measured(ROOMY)
+    assert not schedule.measured(ROOMY)
     assert schedule.next(0) == Wait(NEVER_NS)
     return schedule
 
@@ -141,10 +141,10 @@ def test_all_is_synced_before_an_orderly_end(interval_ns: int) -> None:
 def test_room_is_looked_at_now_and_then_and_again_while_it_is_short() -> None:
     schedule = DiskSchedule(free_bytes_min=1000, look_ns=SECOND)
     assert schedule.next(0) == Measure()
-    schedule.measured(1000)
+    assert not schedule.measured(1000)
     assert schedule.next(1) == Wait(NEVER_NS), "nothing is written"
     assert schedule.next(SECOND) == Measure()
-    schedule.measured(999)
+    assert schedule.measured(999)
     assert schedule.next(SECOND + 1) == Wait(2 * SECOND)
     assert schedule.next(2 * SECOND) == Measure()
 

@@ -22,10 +22,13 @@ def space(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def test_little_room_is_told_once_a_minute(tmp_path: Path, space: SimpleNamespace) -> None:
-    room = DiskRoom(tmp_path, 10 * BLOCK_BYTES, "make room")
+    room = DiskRoom(tmp_path, "make room")
     with capture_logs() as logs:
         for space.f_bavail in (11, 10, 9, 8):
             assert room.measure() == space.f_bavail * BLOCK_BYTES
+        assert logs == [], "how much is enough is not for it to say"
+        for blocks in (9, 8):
+            room.warn(blocks * BLOCK_BYTES)
     [line] = logs
     assert (line["event"], line["log_level"], line["directory"]) == (
         "disk_nearly_full",
@@ -43,7 +46,7 @@ def test_a_disk_that_does_not_tell_is_left_to_the_next_write(
 
     monkeypatch.setattr(os, "statvfs", fail)
     with capture_logs() as logs:
-        assert DiskRoom(tmp_path, 1 << 40, "make room").measure() is None
+        assert DiskRoom(tmp_path, "make room").measure() is None
     assert logs == []
 
 
