@@ -32,9 +32,7 @@ def share_arena() -> None:
     a thread has read from disk: `malloc_trim` of glibc 2.36. To be called before there are other threads.
     Where the C library is not glibc this does nothing.
     """
-    mallopt: Callable[[int, int], int] | None = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_ARENA_MAX, 1)
+    _call_of_glibc("mallopt", _M_ARENA_MAX, 1)
 
 
 def give_back() -> None:
@@ -42,9 +40,14 @@ def give_back() -> None:
 
     Where the C library is not glibc this does nothing.
     """
-    trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    _call_of_glibc("malloc_trim", 0)
+
+
+def _call_of_glibc(name: str, *arguments: int) -> None:
+    """Call a function of glibc, if it is there: other C libraries lack it."""
+    function: Callable[..., int] | None = getattr(ctypes.CDLL(None), name, None)
+    if function is not None:
+        function(*arguments)
 
 
 class Settling:
