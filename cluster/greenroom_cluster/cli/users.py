@@ -66,7 +66,7 @@ def user(
         raise UsageError("--end names one session, and --end-all ends all: give one of them")
     found = _ask(access, connect, cluster, name, namespace, handles, end_all=end_all, json=json)
     about: dict[str, Any] = {"user": name, "namespace": found.namespace}
-    if namespace is None and not handles:
+    if found.others is not None:
         about["other_namespaces"] = found.others
     sessions = found.sessions
     more = len(sessions) == LIST_LIMIT_MAX
@@ -88,11 +88,11 @@ def user(
 class _Found(NamedTuple):
     """A user's sessions in a namespace, or how many of them were `ended`.
 
-    `others` are namespaces that may have been meant, where none was named.
+    `others` are namespaces that may have been meant; None if that was not asked.
     """
 
     namespace: str
-    others: tuple[str, ...]
+    others: tuple[str, ...] | None
     sessions: "Sequence[SessionInfo]" = ()
     ended: int | None = None
 
@@ -120,7 +120,7 @@ def _ask(
     async def work(addresses: Sequence[str], cluster: str, *, credentials: "Keys | None") -> _Found:
         from greenroom_cluster import user_sessions
 
-        others: tuple[str, ...] = ()
+        others: tuple[str, ...] | None = None
         # An end by handle names its session, whatever else there is.
         if namespace is None and not handles:
             told = await user_sessions.other_namespaces_at(addresses, cluster, credentials=credentials)
