@@ -5,9 +5,10 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import trio
@@ -26,6 +27,7 @@ pytestmark = [pytest.mark.system, pytest.mark.trio]
 
 SHARDS = 8
 CLUSTER = "greenroom"
+NO_OPTIONS: Mapping[str, Sequence[str]] = MappingProxyType({})
 # The command line, in a process that does not outlive the tests.
 CODE = """
 from greenroom_cluster.runtime.processes import exit_with_parent
@@ -60,6 +62,20 @@ class Processes:
     def start_node(self, name: str, *options: str) -> None:
         at = ("--listen", self.nodes[name], "--coordinator", self.coordinator, "--actors", "1")
         self._start(name, "node", "--name", name, *at, *options)
+
+    async def start_all(self, options: Mapping[str, Sequence[str]] = NO_OPTIONS) -> None:
+        """Start a coordinator, and the nodes with these options, and wait until all is whole."""
+        self.start_coordinator()
+        for name in self.nodes:
+            self.start_node(name, *options.get(name, ()))
+        await self.whole()
+
+    async def restart_nodes(self) -> None:
+        """Restart the nodes, which keep nothing, one after the other."""
+        for name in self.nodes:
+            await self.stop(name)
+            self.start_node(name)
+            await self.whole()
 
     async def stop(self, name: str) -> None:
         self.running[name].send_signal(signal.SIGTERM)
@@ -120,24 +136,31 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
         started.end()
 
 
+async def created(store: ClusterStore) -> list[str]:
+    """Create a session in each shard, and return their ids."""
+    ids = [new_session_id(shard * (65_536 // SHARDS)) for shard in range(SHARDS)]
+    for session_id in ids:
+        await store.create(session(session_id))
+    return ids
+
+
+async def check_kept(store: ClusterStore, ids: list[str], *, lineage: int) -> None:
+    """Read and patch all of these."""
+    for session_id in ids:
+        assert await store.get(session_id) is not None
+        await store.patch(session_id, set={"lineage": lineage})
+
+
 async def test_no_session_is_lost_with_the_coordinators_directory(
     processes: Processes, tmp_path: Path
 ) -> None:
     """The copy names only incarnations that died since; then not even a copy is left."""
-    processes.start_coordinator()
-    for name in processes.nodes:
-        processes.start_node(name)
-    await processes.whole()
+    await processes.start_all()
     shutil.copytree(processes.data, tmp_path / "copy")
-    for name in processes.nodes:
-        await processes.stop(name)
-        processes.start_node(name)
-        await processes.whole()
+    await processes.restart_nodes()
     seed = processes.nodes["a"]
     async with ClusterStore(seed) as store:
-        ids = [new_session_id(shard * (65_536 // SHARDS)) for shard in range(SHARDS)]
-        for session_id in ids:
-            await store.create(session(session_id))
+        ids = await created(store)
         await processes.stop("coordinator")
         shutil.rmtree(processes.data)
         (tmp_path / "copy").rename(processes.data)
@@ -147,9 +170,7 @@ async def test_no_session_is_lost_with_the_coordinators_directory(
             await processes.stop("coordinator")
             processes.start_coordinator("--new-lineage", "--adopt-from", seed)
             await processes.whole(lineage)
-            for session_id in ids:
-                assert await store.get(session_id) is not None
-                await store.patch(session_id, set={"lineage": lineage})
+            await check_kept(store, ids, lineage=lineage)
             shutil.rmtree(processes.data)
 
 
@@ -157,10 +178,7 @@ async def test_a_newer_copy_turns_up_after_decisions_on_an_older_one(
     processes: Processes, tmp_path: Path
 ) -> None:
     """After all were killed no node knows the newest map: the older one serves, and what it wrote stays."""
-    processes.start_coordinator()
-    for name in processes.nodes:
-        processes.start_node(name)
-    await processes.whole()
+    await processes.start_all()
     shutil.copytree(processes.data, tmp_path / "older")
     await processes.stop("a")
     processes.start_node("a")
@@ -168,19 +186,11 @@ async def test_a_newer_copy_turns_up_after_decisions_on_an_older_one(
     await processes.kill_all()
     processes.data.rename(tmp_path / "newest")
     (tmp_path / "older").rename(processes.data)
-    processes.start_coordinator()
-    for name in processes.nodes:
-        processes.start_node(name)
-    await processes.whole()
-    for name in processes.nodes:
-        await processes.stop(name)
-        processes.start_node(name)
-        await processes.whole()
+    await processes.start_all()
+    await processes.restart_nodes()
     seed = processes.nodes["a"]
     async with ClusterStore(seed) as store:
-        ids = [new_session_id(shard * (65_536 // SHARDS)) for shard in range(SHARDS)]
-        for session_id in ids:
-            await store.create(session(session_id))
+        ids = await created(store)
         await processes.stop("coordinator")
         processes.data.rename(tmp_path / "older")
         (tmp_path / "newest").rename(processes.data)
@@ -189,9 +199,7 @@ async def test_a_newer_copy_turns_up_after_decisions_on_an_older_one(
         await processes.stop("coordinator")
         processes.start_coordinator("--new-lineage", "--adopt-from", seed)
         await processes.whole(2)
-        for session_id in ids:
-            assert await store.get(session_id) is not None
-            await store.patch(session_id, set={"lineage": 2})
+        await check_kept(store, ids, lineage=2)
 
 
 async def test_no_session_is_lost_with_that_directory_and_all_processes(
@@ -199,14 +207,9 @@ async def test_no_session_is_lost_with_that_directory_and_all_processes(
 ) -> None:
     """The map is made anew from what the directories of actors know; one that is missing is awaited."""
     kept = {name: ("--durability", "fsync", "--data-dir", str(tmp_path / name)) for name in processes.nodes}
-    processes.start_coordinator()
-    for name, options in kept.items():
-        processes.start_node(name, *options)
-    await processes.whole()
-    ids = [new_session_id(shard * (65_536 // SHARDS)) for shard in range(SHARDS)]
+    await processes.start_all(kept)
     async with ClusterStore(processes.nodes["a"]) as store:
-        for session_id in ids:
-            await store.create(session(session_id))
+        ids = await created(store)
     await processes.kill_all()
     shutil.rmtree(processes.data)
     processes.start_coordinator("--new-lineage", "--adopt-from-directories")
@@ -219,22 +222,15 @@ async def test_no_session_is_lost_with_that_directory_and_all_processes(
     processes.start_node("b", *kept["b"])
     await processes.whole(2)
     async with ClusterStore(processes.nodes["a"]) as store:
-        for session_id in ids:
-            assert await store.get(session_id) is not None
-            await store.patch(session_id, set={"lineage": 2})
+        await check_kept(store, ids, lineage=2)
 
 
 async def test_an_older_copy_is_brought_back_as_a_backup(processes: Processes, tmp_path: Path) -> None:
     """It never counts where it was made. Alone, under a map made anew of it, it serves for a backup."""
     kept = {name: ("--durability", "fsync", "--data-dir", str(tmp_path / name)) for name in processes.nodes}
-    processes.start_coordinator()
-    for name, options in kept.items():
-        processes.start_node(name, *options)
-    await processes.whole()
-    ids = [new_session_id(shard * (65_536 // SHARDS)) for shard in range(SHARDS)]
+    await processes.start_all(kept)
     async with ClusterStore(processes.nodes["a"]) as store:
-        for session_id in ids:
-            await store.create(session(session_id))
+        ids = await created(store)
     await processes.kill_all()
     shutil.rmtree(processes.data)
     copy = tmp_path / "copy"
@@ -261,10 +257,7 @@ async def test_an_older_copy_is_brought_back_as_a_backup(processes: Processes, t
 
 async def test_what_is_left_of_a_former_cluster_takes_no_part_in_the_next(processes: Processes) -> None:
     """A node that was paused meanwhile comes to the coordinator of a cluster created anew, and stays out."""
-    processes.start_coordinator()
-    for name in processes.nodes:
-        processes.start_node(name)
-    await processes.whole()
+    await processes.start_all()
     left = processes.running.pop("a")
     former = [left.pid, *descendants_of(left.pid)]
     for pid in former:
