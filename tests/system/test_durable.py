@@ -1,7 +1,8 @@
 """Sessions on disk survive the end of every process at once, and a disk that fails costs nothing.
 
 GREENROOM_DURABLE_ROUNDS says how often everything is killed, GREENROOM_DURABLE_SECONDS how soon afterwards
-the cluster must be whole again.
+the cluster must be whole again, GREENROOM_DURABLE_CALLERS how many callers are at work meanwhile, and
+GREENROOM_DURABLE_SESSIONS how many sessions are there that nobody changes.
 """
 
 import errno
@@ -23,6 +24,7 @@ from greenroom_cluster.runtime.disk_writer import EXIT_DISK_FAILED
 from greenroom_cluster.runtime.processes import ProcessHandle
 from greenroom_cluster.runtime.starter import is_starter
 from tests.faulty_disk import FaultyDisk
+from tests.system.filling import Filler
 from tests.system.stage import (
     SETTINGS,
     Probe,
@@ -32,7 +34,6 @@ from tests.system.stage import (
     session,
     shared_cluster,
 )
-from tests.system.test_memory import Filler
 
 pytestmark = [pytest.mark.system, pytest.mark.trio, pytest.mark.timeout(3600)]
 
@@ -40,6 +41,11 @@ ROUNDS = int(os.environ.get("GREENROOM_DURABLE_ROUNDS", "15"))
 # So many rounds have callers and sessions of their own, and are judged together: what a kill leaves unknown
 # stays possible from then on.
 ROUNDS_JUDGED_MAX = 15
+CALLERS = int(os.environ.get("GREENROOM_DURABLE_CALLERS", "12"))
+SESSIONS = int(os.environ.get("GREENROOM_DURABLE_SESSIONS", "0"))
+# So many for each caller: what many writers of one session left unknown takes long to explain.
+SESSIONS_CHANGED_PER_CALLER = 3
+STILL_SESSION_BYTES = 300
 # What is promised is 10 s; this is what a busy machine, on which every process starts anew, may make of it.
 WHOLE_SECONDS = float(os.environ.get("GREENROOM_DURABLE_SECONDS", "30"))
 
@@ -113,14 +119,16 @@ async def test_what_was_acknowledged_outlives_every_process(
     """The history of the callers must be explained, across all ends."""
     chance = random.Random(1)
     whole: list[float] = []
+    crew = {"workers": CALLERS // 2, "fixed_sessions": SESSIONS_CHANGED_PER_CALLER * CALLERS}
     with durable_cluster(mode, tmp_path / "data") as cluster:
         await cluster.healthy()
         async with store_of(cluster) as store:
-            probe, ended = Probe(store), Ended(store)
+            probe, ended, still = Probe(store), Ended(store), Filler(STILL_SESSION_BYTES, 64, store)
             await probe.begin()
+            await still.fill(sessions=SESSIONS)
             for first in range(0, ROUNDS, ROUNDS_JUDGED_MAX):
                 rounds = min(ROUNDS_JUDGED_MAX, ROUNDS - first)
-                async with loaded(cluster, tmp_path, errors=True) as load:
+                async with loaded(cluster, tmp_path, errors=True, **crew) as load:
                     for _ in range(rounds):
                         await probe.everywhere()
                         await ended.more()
@@ -132,6 +140,8 @@ async def test_what_was_acknowledged_outlives_every_process(
                         await probe.check()
                         await ended.check()
                 assert load.acknowledged_writes > 20 * rounds
+            assert len(still.acknowledged) == SESSIONS
+            assert await still.lost() == []
     record_property("whole_seconds", max(whole))
     assert max(whole) < WHOLE_SECONDS
 
