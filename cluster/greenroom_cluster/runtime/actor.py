@@ -236,12 +236,16 @@ class Actor:
             self.poller.close()
 
     async def _measure_memory(self) -> None:
-        settling = Settling(self._to_come())
+        resident = resident_bytes()
+        settling = Settling(self._to_come(), resident)
         while True:
-            if settling.is_due(self._to_come()):
+            if settling.is_due(self._to_come(), resident):
                 await trio.to_thread.run_sync(give_back)
-            self.driver.step(MemoryMeasured(resident_bytes()))
+                resident = resident_bytes()
+                settling.settled(resident)
+            self.driver.step(MemoryMeasured(resident))
             await trio.sleep(_MEASURE_SECONDS)
+            resident = resident_bytes()
 
     async def _report_roles(self) -> None:
         try:
@@ -364,6 +368,8 @@ async def run_actor(settings: ActorSettings, started: Started) -> None:
     standing, journal = (Standing(), None) if opened is None else (opened.standing, opened.journal)
     # What was read is the core's now.
     del opened, stable
+    if journal is not None:
+        await trio.to_thread.run_sync(give_back)
     async with _writing(actor, journal, settings.options, mark):
         actor.driver.step(MemoryMeasured(resident_bytes()))
         address = actor.listener.address(settings.advertise_host)

@@ -17,6 +17,7 @@ from greenroom_cluster.disk.entries import Kept
 from greenroom_cluster.disk.journal import DiskFailedError, Journal
 from greenroom_cluster.disk.replay import Replay
 from greenroom_cluster.runtime.clocks import now_ns
+from greenroom_cluster.runtime.host_memory import give_back
 from greenroom_cluster.runtime.supervised import Standing
 from greenroom_cluster.shard.disk_log import Durability, Stable
 
@@ -95,6 +96,7 @@ def _open(settings: DiskSettings, goes_on: Callable[[], None]) -> OpenedDisk:
     except BaseException:
         journal.close()
         raise
+    give_back()
     mark, stored_bytes = journal.synced, journal.stored_bytes
     _log.info(
         "disk_replayed",

@@ -45,11 +45,27 @@ def test_what_was_freed_between_what_is_kept_is_given_back() -> None:
     assert len(kept) == 100
 
 
-def test_memory_is_given_back_once_no_more_is_taken_in_for_a_while() -> None:
-    settling = Settling(1_000)
-    looks = [1_000, 1_000, 600, 300, 300, 300, 200, 0, 0, 0]
-    assert [settling.is_due(found) for found in looks] == [False] * 4 + [True] + [False] * 3 + [True, False]
-    assert not any(map(Settling(0).is_due, [0, 0, 0]))
+def test_memory_is_given_back_as_it_grows_after_a_start() -> None:
+    settling = Settling(1_000, 80)
+    assert not settling.is_due(900, 90)
+    assert settling.is_due(500, 91)
+    settling.settled(64)
+    assert [settling.is_due(0, resident) for resident in (70, 72, 73)] == [False, False, True]
+    settling.settled(73)
+    looks = [settling.is_due(0, 70) for _ in range(200)]
+    assert sum(looks) == 1, "once more at the end, and never again"
+    assert not settling.is_due(0, 1_000)
+
+
+def test_memory_that_has_shrunk_by_itself_may_not_grow_back() -> None:
+    settling = Settling(1_000, 160)
+    assert not settling.is_due(900, 80)
+    assert settling.is_due(900, 91)
+
+
+def test_an_actor_that_found_nothing_gives_nothing_back() -> None:
+    settling = Settling(0, 80)
+    assert not any(settling.is_due(0, resident) for resident in range(80, 400))
 
 
 def test_the_narrowest_control_group_counts(tmp_path: Path) -> None:
