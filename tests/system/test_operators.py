@@ -7,7 +7,6 @@ import re
 import select
 import signal
 import subprocess
-import sys
 import termios
 import time
 from collections.abc import Iterator
@@ -283,7 +282,7 @@ def test_a_terminal_is_left_as_it_was(running: Running, command: list[str], endi
     assert "cluster greenroom" in plain[0]
 
 
-# --- the log, progress, completion -----------------------------------------------------------------------
+# --- the log, progress -----------------------------------------------------------------------------------
 
 
 def test_each_line_of_the_log_tells_who_wrote_it(running: Running) -> None:
@@ -322,51 +321,3 @@ def test_a_backup_on_a_terminal_shows_how_far_it_has_come(running: Running, tmp_
     assert len((tmp_path / "lines").read_text().splitlines()) >= 50
     assert re.search(rb"\r\x1b\[K\d of 8 shards copied, \d+ sessions, 0\.\d MiB, \d+\.\d MiB/s", told), told
     assert told.endswith(b"\r\x1b[K")
-
-
-def complete(shell: str, **variables: str) -> str:
-    """Return what a shell is answered."""
-    return subprocess.run(
-        [Path(sys.executable).parent / "greenroom"],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=SECONDS,
-        env={**os.environ, "_GREENROOM_COMPLETE": f"complete_{shell}", **variables},
-    ).stdout
-
-
-def test_bash_completes_commands_and_options() -> None:
-    script = subprocess.run(
-        [*COMMAND, "completion", "bash"], capture_output=True, text=True, check=True, timeout=SECONDS
-    ).stdout
-    probe = """
-    COMP_WORDS=($LINE); COMP_CWORD=$WORD; _greenroom_completion greenroom; echo "${COMPREPLY[*]}"
-    """
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-
-    def completed(line: str, word: int) -> set[str]:
-        done = subprocess.run(
-            ["bash", "-c", script + probe],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=SECONDS,
-            env={**os.environ, "PATH": path, "LINE": line, "WORD": str(word)},
-        )
-        return set(done.stdout.split())
-
-    assert completed("greenroom sta", 1) == {"status"}
-    assert {"--watch", "--shards"} <= completed("greenroom status --", 2)
-    assert completed("greenroom node --durability f", 3) == {"fsync"}
-
-
-def test_other_shells_complete_too() -> None:
-    for shell in ("zsh", "fish"):
-        script = subprocess.run(
-            [*COMMAND, "completion", shell], capture_output=True, text=True, check=True, timeout=SECONDS
-        ).stdout
-        assert f"_GREENROOM_COMPLETE=complete_{shell}" in script
-    assert '"top"' in complete("zsh", _TYPER_COMPLETE_ARGS="greenroom to")
-    told = complete("fish", _TYPER_COMPLETE_ARGS="greenroom to", _TYPER_COMPLETE_FISH_ACTION="get-args")
-    assert {line.split("\t")[0] for line in told.splitlines()} == {"tokens", "top"}

@@ -15,6 +15,14 @@ from greenroom_cluster.cli.asking import print_line
 _NAME = "greenroom"
 _VARIABLE = "_GREENROOM_COMPLETE"  # by which the library knows that a shell asks
 
+# What zsh loads from `$fpath` when somebody presses Tab for the first time is to complete at once, and the
+# library's script only says who does.
+_AUTOLOADED = f"""
+
+if [[ $funcstack[1] == _{_NAME} ]]; then
+  _{_NAME}_completion
+fi"""
+
 Shell = Literal["bash", "zsh", "fish"]
 
 
@@ -29,4 +37,5 @@ def completion(shell: Annotated[Shell, typer.Argument(help="The shell.")]) -> No
 
     For bash: `greenroom completion bash > ~/.local/share/bash-completion/completions/greenroom`.
     """
-    print_line(get_completion_script(prog_name=_NAME, complete_var=_VARIABLE, shell=shell))
+    script = get_completion_script(prog_name=_NAME, complete_var=_VARIABLE, shell=shell)
+    print_line(script + _AUTOLOADED if shell == "zsh" else script)
