@@ -15,6 +15,7 @@ USES = "def test_it(greenroom_cluster):\n    assert greenroom_cluster.url == 'gr
 FAKE = """#!{python}
 import json, os, signal, sys
 if sys.argv[1] == "up":
+    signal.signal(signal.SIGINT, lambda *_: sys.exit())  # else a run in the background may ignore it
     assert not [name for name in os.environ if name.startswith("GREENROOM_")]
     print(json.dumps({{"url": "greenroom://127.0.0.1:7400/x", "seeds": ["127.0.0.1:7400"]}}), flush=True)
     signal.pause()
