@@ -3,9 +3,11 @@
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 
 from greenroom.drivers.security import Security
 from greenroom.errors import UsageError
+from greenroom.identities import Identity
 from greenroom.loopback_secrets import LoopbackSecrets
 from greenroom.tls.credentials import (
     BearerCredentials,
@@ -43,20 +45,23 @@ def security_of(cluster: str, files: Mapping[str, str | None]) -> Security | Non
         ca=given["tls_ca"],
         deny=given.get("tls_deny", ""),
     )
-    credentials = Credentials(paths, _log.error, _tell_taken)
-    identity = credentials.current().identity
-    if (identity.cluster, identity.role) != (cluster, "client"):
-        hint = ""
-        if identity.role == "client":
-            hint = (
-                f"; if the cluster {identity.cluster!r} is meant, name it: greenrooms://HOST:PORT/"
-                f"{identity.cluster}?..., or cluster={identity.cluster!r}"
-            )
-        raise UsageError(
-            f"tls_cert: the certificate is that of {identity.uri}, and a store of this cluster shows that of "
-            f"greenroom://{cluster}/client/NAME{hint}"
+    return Security(Credentials(paths, _log.error, _tell_taken, check=partial(_check, cluster)), cluster)
+
+
+def _check(cluster: str, identity: Identity) -> None:
+    """Raise UsageError if a store of this cluster shows no certificate of that identity."""
+    if (identity.cluster, identity.role) == (cluster, "client"):
+        return
+    hint = ""
+    if identity.role == "client":
+        hint = (
+            f"; if the cluster {identity.cluster!r} is meant, name it: greenrooms://HOST:PORT/"
+            f"{identity.cluster}?..., or cluster={identity.cluster!r}"
         )
-    return Security(credentials, cluster)
+    raise UsageError(
+        f"tls_cert: the certificate is that of {identity.uri}, and a store of this cluster shows that of "
+        f"greenroom://{cluster}/client/NAME{hint}"
+    )
 
 
 def _security_by_token(cluster: str, given: Mapping[str, str]) -> Security:

@@ -20,14 +20,14 @@ from greenroom_cluster.http.door import (
 )
 from greenroom_cluster.runtime import reloading
 from greenroom_cluster.runtime.clocks import wall_us
-from greenroom_cluster.runtime.proving import Keys, secrets_in
+from greenroom_cluster.runtime.proving import Keys, credentials_in, secrets_in
 from greenroom_cluster.tls_options import ServerTlsOptions
 from greenroom_cluster.tokens.failures import Failures, source_of
 from greenroom_cluster.tokens.files import Tokens
 from greenroom_cluster.tokens.standing import Standing
 from greenroom_cluster.tokens.table import TokenTable, Uncertified
 
-_BARRED = Refusal(429, "ten requests from there within a minute held no token that is known: wait a minute")
+_ONE_OF_MANY = Refusal(429, "ten requests from there within a minute held no token that is known")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,9 @@ class Guard:
         self._credentials: Credentials | None = None
         if (files := tls.files()) is not None:
             # What comes of reading them is told by those of the process's own ports.
-            self._credentials = Credentials(replace(files, optional=True), ignore)
+            own = credentials_in(keys)
+            check = ignore if own is None else own.check
+            self._credentials = Credentials(replace(files, optional=True), ignore, check=check)
             reloading.note(self._credentials)
 
     @property
@@ -94,11 +96,7 @@ class Guard:
         if refusal is None or not refusal.guessed or counted_once:
             return refusal
         # After that, for all users of a host come from one address: guesses bar nobody who need not guess.
-        source, now = source_of(host), trio.current_time()
-        if self._failures.bars(source, now):
-            return _BARRED
-        self._failures.note(source, now)
-        return refusal
+        return _ONE_OF_MANY if self._failures.note(source_of(host), trio.current_time()) else refusal
 
     def _judge(self, asked: Asked, proven: Proven | None) -> Refusal | None:
         if self._credentials is None:

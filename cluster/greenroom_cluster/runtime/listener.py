@@ -67,8 +67,8 @@ from greenroom_cluster.runtime.reading import READ_BYTES, ConnectionEndedError
 from greenroom_cluster.runtime.refusals import (
     UNABLE,
     UNTRUSTED,
-    tell_barred,
     tell_crowded,
+    tell_guessing,
     tell_refused,
 )
 from greenroom_cluster.runtime.sockets import charged_as, remote_host
@@ -259,7 +259,7 @@ class Listener:
             if self._closed:
                 return
             try:
-                sock, remote = self._socket.accept()
+                sock, _ = self._socket.accept()
             except BlockingIOError:
                 try:
                     await trio.lowlevel.wait_readable(self._socket.fileno())
@@ -268,17 +268,13 @@ class Listener:
             except OSError as error:
                 await self._survive(error)
             else:
-                self._admit(sock, remote[0], nursery)
+                self._admit(sock, nursery)
 
-    def _admit(self, sock: socket.socket, host: str, nursery: trio.Nursery) -> None:
+    def _admit(self, sock: socket.socket, nursery: trio.Nursery) -> None:
         # If all must prove something, there is room of its own for those who have not.
         if self._waiting is None and len(self._open) >= self._open_max:
             tell_crowded(TOO_MANY)
             self._refuse(sock)
-            return
-        if self._gate is not None and self._gate.bars(host):
-            tell_barred(host)
-            sock.close()
             return
         tls = None if self._gate is None else self._gate.wrap(sock)
         try:
@@ -432,15 +428,22 @@ class Listener:
                 case Tell(message=message):
                     connection.send([message])
                 case Finish(code=code, detail=detail, guessed=guessed):
-                    if guessed and self._gate is not None:
-                        self._gate.note_failure(remote_host(connection.remote))
-                    if code == TOO_MANY:
-                        tell_crowded(code)
-                    else:
-                        tell_refused(connection, code, detail, number=number)
+                    self._tell_why(connection, code, detail, number, guessed=guessed)
                     await connection.finish()
                     return None
         return served_for
+
+    def _tell_why(
+        self, connection: FramedConnection, code: str, detail: str, number: int, *, guessed: bool
+    ) -> None:
+        """Log why a connection is refused: `guessed` is one that showed what is no token."""
+        host = remote_host(connection.remote)
+        if guessed and self._gate is not None and self._gate.note_failure(host):
+            tell_guessing(host)
+        elif code == TOO_MANY:
+            tell_crowded(code)
+        else:
+            tell_refused(connection, code, detail, number=number)
 
     async def _prove(self, connection: FramedConnection, tls: TlsSocket) -> Uncertified:
         """Learn who is there, or by what to judge its hello."""

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from greenroom.errors import UsageError
 from greenroom.framing import encode_greeting
-from greenroom.identities import IdentityRole
+from greenroom.identities import Identity, IdentityRole
 from greenroom.loopback_secrets import LoopbackSecrets
 from greenroom.tls.channel import TlsError
 from greenroom.tls.credentials import BearerCredentials, Credentials, Loaded
@@ -79,13 +79,15 @@ def credentials_of(
     files = options.files()
     if files is None:
         return None
-    credentials = Credentials(files, _tell_refused, _tell_taken)
-    identity = credentials.current().identity
-    if (identity.cluster, identity.role) != (cluster, role) or (name and identity.name != name):
-        raise UsageError(
-            f"{files.option('cert')}: the certificate is that of {identity.uri}, and this is "
-            f"greenroom://{cluster}/{role}/{name or '*'}"
-        )
+
+    def check(identity: Identity) -> None:
+        if (identity.cluster, identity.role) != (cluster, role) or (name and identity.name != name):
+            raise UsageError(
+                f"{files.option('cert')}: the certificate is that of {identity.uri}, and this is "
+                f"greenroom://{cluster}/{role}/{name or '*'}"
+            )
+
+    credentials = Credentials(files, _tell_refused, _tell_taken, check=check)
     reloading.note(credentials)
     return credentials
 
@@ -327,13 +329,9 @@ class Gate(Waiting):
         """Return by what to judge a connection whose other side has shown no certificate."""
         return Uncertified(self.tokens or TokenTable(), wall_seconds)
 
-    def bars(self, host: str) -> bool:
-        """Whether a connection from this host is not worth a handshake."""
-        return len(self._failures) > 0 and self._failures.bars(source_of(host), trio.current_time())
-
-    def note_failure(self, host: str) -> None:
-        """Note that somebody at this host may be looking for a token."""
-        self._failures.note(source_of(host), trio.current_time())
+    def note_failure(self, host: str) -> bool:
+        """Note that somebody at this host may be looking for a token; return whether that is often so."""
+        return self._failures.note(source_of(host), trio.current_time())
 
     def wrap(self, sock: socket.socket) -> TlsSocket:
         """Return an accepted socket with TLS around it."""

@@ -16,8 +16,8 @@ from greenroom_cluster.tokens.table import Bearer
 
 UNABLE = "no-secret"
 """The code of our own lack: a secret has to be proven, and we have none to judge proofs by."""
-BARRED = "too-many-failures"
-"""The code of who is closed before the handshake."""
+GUESSING = "too-many-failures"
+"""The code of who guesses tokens: at most so many guesses of a host are told one by one."""
 UNTRUSTED = "tls"
 """The code of who has no certificate that counts."""
 
@@ -56,11 +56,11 @@ def tell_crowded(code: str) -> None:
     _limited_log.warning("connection_refused", reason=code)
 
 
-def tell_barred(host: str) -> None:
-    """Log that somebody is refused who has shown too much that is no token."""
-    refused[BARRED] += 1
+def tell_guessing(host: str) -> None:
+    """Log that somebody is refused at whose host too much was shown that is no token."""
+    refused[GUESSING] += 1
     detail = "ten hellos from there within a minute held no token that is known"
-    _limited_log.warning("connection_refused", remote=host, reason=BARRED, detail=detail)
+    _limited_log.warning("connection_refused", remote=host, reason=GUESSING, detail=detail)
 
 
 def tell_not_allowed(connection: Refused, proven: Proven | Bearer, objection: str) -> None:

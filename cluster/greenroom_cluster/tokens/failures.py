@@ -1,6 +1,7 @@
-"""Who is not let in for a while, because hellos from there held no token that is known. Pure.
+"""From where more came that is no token than is answered one by one. Pure.
 
-Nobody guesses 256 random bits. This bounds what somebody who tries costs: handshakes, and lines in the log.
+Nobody guesses 256 random bits. This tells those who try apart, in the log and in answers; it keeps out nobody
+who has a token or a certificate, for all users of a host, and all behind one router, come from one address.
 """
 
 from ipaddress import IPv6Address, IPv6Network
@@ -24,19 +25,15 @@ class Failures:
     def __len__(self) -> int:
         return len(self._counted)
 
-    def note(self, source: str, now: float) -> None:
-        """Note a failure."""
+    def note(self, source: str, now: float) -> bool:
+        """Note a failure; return whether it is one of too many."""
         began, count = self._counted.pop(source, (now, 0))
         if not began <= now < began + MINUTE_SECONDS:
             began, count = now, 0
-        self._counted[source] = began, count + 1
+        self._counted[source] = began, min(count + 1, FAILURES_MAX)
         if len(self._counted) > SOURCES_MAX:
             del self._counted[next(iter(self._counted))]
-
-    def bars(self, source: str, now: float) -> bool:
-        """Whether a source has failed too often to be let in now."""
-        began, count = self._counted.get(source, (now, 0))
-        return count >= FAILURES_MAX and began <= now < began + MINUTE_SECONDS
+        return count >= FAILURES_MAX
 
 
 def source_of(host: str) -> str:

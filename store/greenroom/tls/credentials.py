@@ -6,8 +6,9 @@ also proves that key, certificate and CAs fit together, and that all of it is va
 
 import os
 import ssl
+import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
@@ -149,6 +150,7 @@ def ends_at_of(certificate: dict[str, Any]) -> float:
 
 def load(files: TlsFiles) -> Loaded:
     """Read the files. Raises UsageError, naming the option, for whatever cannot serve."""
+    _check_regular(files, ("cert", "key", "ca", "deny"))
     _check_key(files)
     server = _own_context(ssl.PROTOCOL_TLS_SERVER, files)
     client = _own_context(ssl.PROTOCOL_TLS_CLIENT, files)
@@ -177,6 +179,7 @@ def load_bearing(files: BearerFiles) -> Bearing:
         token = read_token(Path(files.token))
     except UsageError as error:
         raise UsageError(f"{files.option('token')}: {error}") from None
+    _check_regular(files, ("ca", "deny"))
     client = _context(ssl.PROTOCOL_TLS_CLIENT)
     _trust(client, files)
     return Bearing(client=client, trusted=_trusted(client, files), token=token)
@@ -186,6 +189,20 @@ def _trusted(context: ssl.SSLContext, files: TlsFiles | BearerFiles, shown: int 
     """Return whom a context trusts, but for who is revoked; `shown` is the serial number of our own."""
     authorities: frozenset[bytes] = frozenset().union(*authorities_in(context).values())
     return Trusted(authorities, _revoked(files), shown)
+
+
+def _check_regular(files: TlsFiles | BearerFiles, names: Sequence[str]) -> None:
+    """See that none of the files is a pipe, which would hold up the process until somebody writes to it."""
+    for name in names:
+        path = getattr(files, name)
+        if not path:
+            continue
+        try:
+            mode = Path(path).stat().st_mode
+        except OSError as error:
+            raise UsageError(_unreadable(files, name, error)) from None
+        if not stat.S_ISREG(mode):
+            raise UsageError(f"{files.option(name)}: {path} is no regular file")
 
 
 def _check_key(files: TlsFiles) -> None:
@@ -311,7 +328,10 @@ def _unreadable(files: TlsFiles | BearerFiles, name: str, error: OSError) -> str
 
 
 class Credentials(Reread[Loaded]):
-    """What this process shows and whom it trusts, by the files as they are now; see `Reread`."""
+    """What this process shows and whom it trusts, by the files as they are now; see `Reread`.
+
+    `check` raises UsageError if an identity is not one that this process may have, now or later.
+    """
 
     def __init__(
         self,
@@ -319,10 +339,17 @@ class Credentials(Reread[Loaded]):
         refused: Callable[[str], None],
         taken: Callable[[Loaded], None] = ignore,
         *,
+        check: Callable[[Identity], None] = ignore,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        def read() -> Loaded:
+            loaded = load(files)
+            check(loaded.identity)
+            return loaded
+
+        self.check = check
         kept = "the changed TLS files are not used, the former ones stay in use"
-        super().__init__(files.paths(), lambda: load(files), refused, taken, kept=kept, clock=clock)
+        super().__init__(files.paths(), read, refused, taken, kept=kept, clock=clock)
 
 
 class BearerCredentials(Reread[Bearing]):

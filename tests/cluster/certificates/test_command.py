@@ -112,6 +112,7 @@ def test_an_app_is_put_into_the_namespace_that_is_named(ca: Typed) -> None:
     assert "Valid for the same identity" in again.out
     assert "Valid for" not in ca("client", "api", "--out", "api-3").out, "of another namespace"
     assert "1 new" in ca("revoke", "greenroom://shop/client/api").out
+    assert "Valid for" not in ca("client", "api", "--out", "api-4").out, "what it has is revoked"
     assert "3 new" in ca("revoke", "greenroom://shop/client/api?ns=web").out
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from greenroom_cluster.runtime.proving import credentials_of
 from greenroom_cluster.runtime.reloading import reload_all
@@ -37,6 +38,22 @@ def test_reload_reads_the_files_of_all_that_are_in_use(tmp_path: Path) -> None:
     renewed.files(tmp_path, "n1")
     reload_all()
     assert [each.current().serial for each in both if each is not None] == [renewed.serial] * 2
+
+
+@pytest.mark.parametrize("other", ["greenroom://shop/client/web", "greenroom://shop/node/n2"])
+def test_files_of_another_holder_are_not_used(other: str, tmp_path: Path) -> None:
+    """At a start they are refused; later, with what was copied in the wrong place, nobody could connect."""
+    authority = Authority()
+    files = authority.issue(NODE).files(tmp_path, "n1")
+    options = TlsOptions(tls_cert=Path(files.cert), tls_key=Path(files.key), tls_ca=Path(files.ca))
+    used = credentials_of(options, "shop", "node", "n1")
+    assert used is not None
+    authority.issue(other).files(tmp_path, "n1")
+    with capture_logs() as logs:
+        reload_all()
+    assert used.current().identity.uri == NODE
+    told = [line["reason"] for line in logs if line["event"] == "tls_files_refused"]
+    assert any(f"the certificate is that of {other}" in reason for reason in told)
 
 
 @pytest.mark.parametrize(

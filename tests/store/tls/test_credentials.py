@@ -1,5 +1,6 @@
 """Files of a holder: what is refused, by which option, and when they are read again."""
 
+import os
 import ssl
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from greenroom import store_from_url
 from greenroom.errors import UsageError
+from greenroom.store_security import security_of
 from greenroom.tls.channel import Channel
 from greenroom.tls.credentials import LOOK_SECONDS, Credentials, Loaded, TlsFiles, load, serial_of
 from tests.authority import Authority
@@ -210,3 +212,23 @@ def shake_hands(client: ssl.SSLContext, server: ssl.SSLContext) -> int:
         there.feed(here.take())
         there.handshake()
     return serial_of(here.certificate)
+
+
+@pytest.mark.parametrize("name", ["cert", "key", "ca", "deny"])
+def test_a_pipe_in_the_place_of_a_file_holds_nobody_up(files: TlsFiles, tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    with pytest.raises(UsageError, match=f"tls_{name}: .*pipe is no regular file"):
+        load(msgspec.structs.replace(files, **{name: str(tmp_path / "pipe")}))
+
+
+def test_the_certificate_of_another_is_not_taken_at_a_reload(tmp_path: Path) -> None:
+    """A store goes on with its own, whatever was copied over that."""
+    files = AUTHORITY.issue("greenroom://shop/client/web").files(tmp_path, "web")
+    given = {"tls_cert": files.cert, "tls_key": files.key, "tls_ca": files.ca}
+    security = security_of("shop", given)
+    assert security is not None
+    AUTHORITY.issue(NODE).files(tmp_path, "web")
+    assert not security.reload()
+    assert str(security.identity and security.identity.uri) == "greenroom://shop/client/web"
+    AUTHORITY.issue("greenroom://shop/client/web2").files(tmp_path, "web")
+    assert security.reload()
