@@ -3,7 +3,8 @@
 import logging
 import os
 import sys
-from typing import Annotated, Literal
+from contextlib import suppress
+from typing import Annotated, Literal, TextIO, cast
 
 import msgspec
 import structlog
@@ -52,6 +53,27 @@ class _Writer:
         return event
 
 
+class LossyFile:
+    """Text for people that is dropped where nobody can get it any more: no reason to end, or to lose data.
+
+    The terminal may be gone, or who read the other end of a pipe, or the disk full.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        """Write it, if that is possible."""
+        with suppress(OSError):
+            return self._file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Have what was written arrive, if that is possible."""
+        with suppress(OSError):
+            self._file.flush()
+
+
 def configure(settings: LogSettings, writer: str = "") -> None:
     """Set up the logs of this process.
 
@@ -77,6 +99,6 @@ def configure(settings: LogSettings, writer: str = "") -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(settings.level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", LossyFile(sys.stderr))),
         cache_logger_on_first_use=False,
     )

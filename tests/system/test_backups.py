@@ -1,6 +1,7 @@
 """Sessions leave a running cluster and come back: into another, and over an orderly end of `greenroom up`."""
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -112,21 +113,34 @@ async def test_a_copy_outlives_the_loss_of_a_primary(cluster: SharedCluster) -> 
 # --- the command line -------------------------------------------------------------------------------------
 
 
+def up_command(port: int, data_dir: Path) -> list[str]:
+    where = ("--listen", f"127.0.0.1:{port}", "--data-dir", str(data_dir))
+    size = ("--nodes", "2", "--actors", "1", "--shards", "8")
+    return [*COMMAND, "up", *size, *where, "--json"]
+
+
 @asynccontextmanager
 async def up(port: int, data_dir: Path) -> AsyncIterator[trio.Process]:
     """Run `greenroom up` around the body, which ends it."""
-    where = ("--listen", f"127.0.0.1:{port}", "--data-dir", str(data_dir))
-    size = ("--nodes", "2", "--actors", "1", "--shards", "8")
-    process = await trio.lowlevel.open_process(
-        [*COMMAND, "up", *size, *where, "--json"], stdout=subprocess.PIPE
-    )
-    try:
-        assert process.stdout is not None
-        with trio.fail_after(60):
-            assert b'"event":"ready"' in await process.stdout.receive_some()
+    async with running(up_command(port, data_dir)) as process:
+        await ready(process)
         yield process
         with trio.fail_after(60):
             await process.wait()
+
+
+async def ready(process: trio.Process) -> None:
+    assert process.stdout is not None
+    with trio.fail_after(60):
+        assert b'"event":"ready"' in await process.stdout.receive_some()
+
+
+@asynccontextmanager
+async def running(command: list[str], **files: int) -> AsyncIterator[trio.Process]:
+    """Run a command around the body; it and all below it are gone afterwards."""
+    process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE, **files)
+    try:
+        yield process
     finally:
         if process.poll() is None:
             for each in tree(process.pid):
@@ -184,6 +198,45 @@ async def test_up_keeps_what_was_acknowledged_over_its_end(tmp_path: Path) -> No
         for session_id in written:
             with pytest.raises(SessionNotFoundError):
                 await store.patch(session_id, set={"x": 1})
+        process.send_signal(signal.SIGINT)
+
+
+async def test_up_keeps_sessions_when_its_terminal_ends(tmp_path: Path) -> None:
+    port = free_port()
+    terminal, side = pty.openpty()
+    # The tests themselves may run under nohup.
+    command = ["env", "--default-signal=HUP", "setsid", "--ctty", *up_command(port, tmp_path / "d")]
+    async with running(command, stdin=side, stderr=side) as process:
+        os.close(side)
+        await ready(process)
+        async with ClusterStore(f"127.0.0.1:{port}") as store:
+            sessions = await created(store, 24)
+        os.close(terminal)
+        with trio.fail_after(60):
+            await process.wait()
+    async with up(port, tmp_path / "d") as again, ClusterStore(f"127.0.0.1:{port}") as store:
+        for each in sessions:
+            assert await store.get(each.session_id) is not None
+        again.send_signal(signal.SIGINT)
+
+
+async def test_a_start_that_is_ended_while_it_brings_back_keeps_all(tmp_path: Path) -> None:
+    port = free_port()
+    kept, restoring = tmp_path / "d" / "sessions.backup", tmp_path / "d" / "sessions.restoring"
+    async with up(port, tmp_path / "d") as process, ClusterStore(f"127.0.0.1:{port}") as store:
+        sessions = [session for _ in range(20) for session in await created(store, 100)]
+        process.send_signal(signal.SIGINT)
+    async with running(up_command(port, tmp_path / "d")) as process:
+        with trio.fail_after(60):
+            while not restoring.exists():
+                await trio.lowlevel.checkpoint()
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == 0
+    assert kept.exists()
+    assert not restoring.exists()
+    async with up(port, tmp_path / "d") as process, ClusterStore(f"127.0.0.1:{port}") as store:
+        for each in sessions:
+            assert await store.get(each.session_id) is not None
         process.send_signal(signal.SIGINT)
 
 

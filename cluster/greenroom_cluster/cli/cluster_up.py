@@ -4,7 +4,8 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
 import msgspec
 import structlog
@@ -36,62 +37,93 @@ class SessionsLostError(GreenroomError):
 
 
 async def run_up(settings: LocalClusterSettings, json: bool) -> None:  # noqa: FBT001  a command's option
-    """Run a cluster until SIGINT or SIGTERM, printing one line when it is complete."""
-    began = time.monotonic()
-    progress = _ignore if json else _print_progress
-    durable = settings.node.actor.durability != "none"
-    names = {f"n{number}" for number in range(1, settings.nodes + 1)}
-    refuse_kept(settings.data_dir, settings.node.actor.durability, settings.node.actors, nodes=names)
-    kept = None if settings.data_dir is None else KeptSessions(settings.data_dir, settings.cluster)
-    sessions = None if kept is None else kept.check()
-    if sessions is not None:
-        # The coordinator knows of no backup and warns that the sessions are lost.
-        progress(
-            f"sessions kept by the last run: {sessions}. They come back once every shard is there; "
-            "until then the log says that shards were started empty"
-        )
-    running: LocalCluster | None = None
-    lost = ""
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with open_tasks() as tasks:
+    """Run a cluster until a signal or the end of its terminal, printing one line when it is complete."""
+    await _Run(settings, json=json).run()
 
-            async def stop_on_signal() -> None:
-                nonlocal lost
-                number = await anext(signals)
-                end_in_order()
-                _log.info("cluster_stops", signal=signal.Signals(number).name)
-                if kept is not None and running is not None and not durable:
-                    progress("stopping. Sessions are written down first; another signal ends it without")
-                    tasks.start_soon(stop_at_once)
-                    lost = await _keep(kept, running, progress)
-                else:
-                    progress(_farewell(settings))
-                tasks.cancel_scope.cancel()
 
-            async def stop_at_once() -> None:
-                first = trio.current_time()
-                async for _ in signals:
-                    # A terminal and a runner such as uv may both bring the same Ctrl-C.
-                    if trio.current_time() > first + _SAME_SIGNAL_SECONDS:
-                        break
-                tasks.cancel_scope.cancel()
+class _Run:
+    """One run of a cluster: what it is to be, how far it has come, and how it ends."""
 
-            tasks.start_soon(stop_on_signal)
-            # Sessions on disk are never given up unasked: a large log takes minutes to read, and an operator
-            # may have to say meanwhile that a directory is gone.
-            wait_seconds = math.inf if durable else _START_SECONDS
-            async with open_local_cluster(
-                settings, wait_seconds=wait_seconds, on_progress=progress
-            ) as cluster:
-                warn_if_short(len(cluster.nodes) * settings.node.actors, cluster.memory_bytes_max)
-                if kept is not None:
-                    await _bring_back(kept, cluster, progress)
-                running = cluster
-                _print_ready(cluster, settings, time.monotonic() - began, json=json)
-                await trio.sleep(math.inf)
-    progress("stopped")
-    if lost:
-        raise SessionsLostError(f"the sessions are lost: {lost}")
+    def __init__(self, settings: LocalClusterSettings, *, json: bool) -> None:
+        self._settings = settings
+        self._json = json
+        self._began = time.monotonic()
+        self._progress = _ignore if json else _print_progress
+        self._durable = settings.node.actor.durability != "none"
+        names = {f"n{number}" for number in range(1, settings.nodes + 1)}
+        refuse_kept(settings.data_dir, settings.node.actor.durability, settings.node.actors, nodes=names)
+        self._kept = None if settings.data_dir is None else KeptSessions(settings.data_dir, settings.cluster)
+        self._cluster: LocalCluster | None = None
+        self._brings_back = self._stops = False
+        self._complete = trio.Event()
+        self._lost = ""
+
+    async def run(self) -> None:
+        """Run it."""
+        sessions = None if self._kept is None else self._kept.check()
+        if sessions is not None:
+            # The coordinator knows of no backup and warns that the sessions are lost.
+            self._progress(
+                f"sessions kept by the last run: {sessions}. They come back once every shard is there; "
+                "until then the log says that shards were started empty"
+            )
+        with trio.open_signal_receiver(*_endings()) as signals:
+            async with open_tasks() as tasks:
+                tasks.start_soon(self._stop_on_signal, signals, tasks)
+                await self._serve()
+        self._progress("stopped")
+        if self._lost:
+            raise SessionsLostError(f"the sessions are lost: {self._lost}")
+
+    async def _serve(self) -> None:
+        settings = self._settings
+        # Sessions on disk are never given up unasked: a large log takes minutes to read, and an operator
+        # may have to say meanwhile that a directory is gone.
+        wait_seconds = math.inf if self._durable else _START_SECONDS
+        async with open_local_cluster(
+            settings, wait_seconds=wait_seconds, on_progress=self._progress
+        ) as cluster:
+            warn_if_short(len(cluster.nodes) * settings.node.actors, cluster.memory_bytes_max)
+            if self._kept is not None:
+                self._brings_back = True
+                await _bring_back(self._kept, cluster, self._progress)
+                self._brings_back = False
+            self._cluster = cluster
+            self._complete.set()
+            if not self._stops:
+                _print_ready(cluster, settings, time.monotonic() - self._began, json=self._json)
+            await trio.sleep(math.inf)
+
+    async def _stop_on_signal(self, signals: AsyncIterator[int], tasks: trio.Nursery) -> None:
+        number = await anext(signals)
+        self._stops = True
+        end_in_order()
+        _log.info("cluster_stops", signal=signal.Signals(number).name)
+        tasks.start_soon(self._stop_at_once, signals, tasks)
+        if self._brings_back:
+            # Ended now, some would be lost; brought back once more, users would be who have logged out since.
+            self._progress("stopping once the kept sessions are back; another signal ends it without")
+            await self._complete.wait()
+        if self._kept is None or self._cluster is None or self._durable:
+            self._progress(_farewell(self._settings))
+        else:
+            self._progress("stopping. Sessions are written down first; another signal ends it without")
+            self._lost = await _keep(self._kept, self._cluster, self._progress)
+        tasks.cancel_scope.cancel()
+
+    async def _stop_at_once(self, signals: AsyncIterator[int], tasks: trio.Nursery) -> None:
+        first = trio.current_time()
+        async for _ in signals:
+            # A terminal and a runner such as uv may both bring the same Ctrl-C.
+            if trio.current_time() > first + _SAME_SIGNAL_SECONDS:
+                break
+        tasks.cancel_scope.cancel()
+
+
+def _endings() -> list[signal.Signals]:
+    """Return the signals that end a run: the end of its terminal is one, unless `nohup` has it ignored."""
+    hangup = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hangup]
 
 
 async def _keep(kept: KeptSessions, cluster: LocalCluster, progress: Callable[[str], None]) -> str:
@@ -157,8 +189,9 @@ def _ignore(_: str) -> None:
 
 
 def _print_progress(what: str) -> None:
-    sys.stderr.write(f"greenroom: {what}\n")
-    sys.stderr.flush()
+    with suppress(OSError):  # the terminal may be gone
+        sys.stderr.write(f"greenroom: {what}\n")
+        sys.stderr.flush()
 
 
 def _what_it_asks_for(cluster: LocalCluster) -> str:

@@ -9,7 +9,7 @@ def noted(failures: Failures, source: str, now: float, times: int) -> list[bool]
 
 def test_ten_failures_of_a_source_in_a_minute_are_answered_one_by_one() -> None:
     failures = Failures()
-    assert not any([failures.note("10.0.0.1", float(number)) for number in range(FAILURES_MAX)])
+    assert not any(failures.note("10.0.0.1", float(number)) for number in range(FAILURES_MAX))
     assert noted(failures, "10.0.0.1", MINUTE_SECONDS - 0.1, 2) == [True, True]
     assert not failures.note("10.0.0.2", MINUTE_SECONDS - 0.1)
     assert not failures.note("10.0.0.1", MINUTE_SECONDS)
