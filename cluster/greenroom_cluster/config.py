@@ -416,10 +416,14 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, tag="node"):
             )
         self.process.check()
         host, _ = parse_address(self.advertise or self.listen, any_port=True)
-        if host in {"0.0.0.0", "::", "*"}:  # noqa: S104  refused, not bound
+        if host in ANY_HOST:
             raise UsageError(
                 f"others cannot reach {host}: name the address that they can with --advertise host:port"
             )
+
+
+ANY_HOST = frozenset({"0.0.0.0", "::", "*"})  # noqa: S104  refused, not bound
+"""Hosts that one can listen at, and nobody can connect to."""
 
 
 def check_address(option: str, address: str, *, any_port: bool = False) -> None:

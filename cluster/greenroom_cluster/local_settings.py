@@ -8,6 +8,7 @@ import msgspec
 from greenroom.addresses import PORT_MAX, parse_address
 from greenroom.errors import UsageError
 from greenroom_cluster.config import (
+    ANY_HOST,
     CLUSTER,
     CLUSTER_FLAG,
     COORDINATOR_ADDRESS,
@@ -95,6 +96,12 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
             check_address("--coordinator-listen", self.coordinator_listen, any_port=True)
         if self.http:
             check_address("--http", self.http, any_port=True)
+        for option, address in (("--listen", self.listen), ("--coordinator-listen", self.coordinator_listen)):
+            if address and parse_address(address, any_port=True)[0] in ANY_HOST:
+                raise UsageError(
+                    f"{option} {address}: nodes and apps cannot reach each other there; give one address of "
+                    "this host, or run `greenroom coordinator` and `greenroom node`, which have --advertise"
+                )
         if not 1 <= self.nodes <= 64:
             raise UsageError(f"--nodes must be 1 to 64; it is {self.nodes}")
         self.etcd.check()
@@ -174,12 +181,16 @@ class LocalClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
         last = port + self.nodes - 1
         if last > PORT_MAX:
             raise UsageError(f"--listen {self.listen} leaves no room for the ports of {self.nodes} nodes")
-        if self.coordinator_listen:
-            coordinator_host, first = parse_address(self.coordinator_listen, any_port=True)
-            taken = [each for each in range(first, first + self.coordinators) if port <= each <= last]
-            if coordinator_host == host and first and taken:
+        for option, address, count in (
+            ("--coordinator-listen", self.coordinator_listen, self.coordinators),
+            ("--http", self.http, self.nodes + self.coordinators),
+        ):
+            if not address:
+                continue
+            other, first = parse_address(address, any_port=True)
+            taken = [each for each in range(first, first + count) if port <= each <= last]
+            if other == host and first and taken:
                 raise UsageError(
-                    f"--coordinator-listen {self.coordinator_listen} takes port {taken[0]}, which is that of "
-                    f"node n{taken[0] - port + 1} as well: nodes listen on ports {port} to {last}; choose "
-                    "another --coordinator-listen or --listen"
+                    f"{option} {address} takes port {taken[0]}, which is that of node n{taken[0] - port + 1} "
+                    f"as well: nodes listen on ports {port} to {last}; choose another {option} or --listen"
                 )

@@ -93,8 +93,9 @@ async def fetch_map(
     seconds: float = INSPECT_SECONDS,
     *,
     credentials: Keys | None,
+    role: str = wire.ROLE_ADMIN,
 ) -> ClusterMap:
-    """Return the cluster map from the first node or coordinator that gives it.
+    """Return the cluster map from the first node or coordinator that gives it to somebody in that role.
 
     Raises NoNodeError if none does, UsageError if each of them serves another cluster.
     """
@@ -104,7 +105,8 @@ async def fetch_map(
     trust = trust_of(credentials, Demand(cluster, ("node", "coordinator")))
     for address in addresses:
         try:
-            answer = await ask_once(address, hello_as_admin(cluster), wire.Subscribe(0, 0), seconds, trust)
+            greeting = hello_as_admin(cluster, role=role)
+            answer = await ask_once(address, greeting, wire.Subscribe(0, 0), seconds, trust)
         except UnavailableError as error:
             reasons.append(str(error))
             untrusted += isinstance(error, UntrustedError)

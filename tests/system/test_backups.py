@@ -283,6 +283,15 @@ async def test_the_four_commands(cluster: SharedCluster, tmp_path: Path) -> None
         refused = await command("import", lines, *connect, "--accept-ended")
         assert refused.returncode == 2
         assert b"is not a session" in refused.stderr
+        nobody = f"127.0.0.1:{free_port()}"
+        for where, status, option in (
+            (("--connect", nobody), 3, b"--connect"),
+            ((*connect, "--cluster", "other"), 2, b"--cluster"),
+        ):
+            refused = await command("restore", file, *where, "--accept-ended")
+            assert refused.returncode == status
+            assert option in refused.stderr
+            assert refused.stderr.count(b"\n") == 1, refused.stderr
 
 
 async def test_streams_that_end_early_are_told_in_one_line(cluster: SharedCluster, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ alone it is read again. So is a dict whose keys are not all texts, or one of who
 import base64
 import math
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 from msgspec.msgpack import Ext
@@ -30,14 +30,17 @@ _MICROS_MIN = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 _MICROS_MAX = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
+_Moment: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
 class _Line(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     digest: str
     point: int
     user_id: str | None
     label: str
-    created: datetime
-    expires: datetime
-    absolute_expires: datetime | None
+    created: _Moment
+    expires: _Moment
+    absolute_expires: _Moment | None
     data: dict[str, Any]
     namespace: Annotated[str, msgspec.Meta(pattern=f"^({NAME_PATTERN})?$")] = ""
 
@@ -67,13 +70,18 @@ def decode_line(line: bytes, number: int) -> StoredSession:
     """Return the session in the line of that number. Raises UsageError, without values, if none."""
     try:
         return _session(_decoder.decode(line))
+    except msgspec.DecodeError as error:
+        # It names a field, a type or a place; only a field that should not be there is out of the line.
+        reason = "it has a field too many" if "unknown field" in str(error) else str(error)
     except (
         *(msgspec.MsgspecError, GreenroomError, MalformedError, RecursionError),
         *(ValueError, TypeError, LookupError, ArithmeticError),
     ):
-        pass
+        reason = "a field has a value that no session can have"
     # Raised out here so that no exception with a value in it hangs on the error as its context.
-    raise UsageError(f"line {number} is not a session as `greenroom export` writes it: nothing is imported")
+    raise UsageError(
+        f"line {number} is not a session as `greenroom export` writes it ({reason}): nothing is imported"
+    )
 
 
 def _session(line: _Line) -> StoredSession:

@@ -180,12 +180,15 @@ def _restore(
     *,
     json: bool,
 ) -> None:
+    from greenroom import wire
     from greenroom_cluster.backups.restoring import RestoringStore, restore_sessions
+    from greenroom_cluster.questions import fetch_map
 
     before_us = _moment_us(created_before)
 
     async def work(addresses: Sequence[str], name: str, credentials: "Keys | None") -> Any:
-        del credentials  # the store has its own
+        # A store would go on looking for a node for as long as it is given.
+        await fetch_map(addresses, name, credentials=credentials, role=wire.ROLE_CLIENT)
         options: dict[str, Any] = access.store_options()
         nodes = ",".join(addresses)
         async with RestoringStore(nodes, cluster=name, deadline_seconds=30.0, **options) as store:

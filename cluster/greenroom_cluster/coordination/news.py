@@ -18,7 +18,7 @@ from greenroom_cluster.planning.waiting import (
 )
 
 QUIET_SECONDS = 5.0
-"""For so long after the start of a coordinator, directories come back as they always do."""
+"""For so long after the start of a coordinator, nodes and directories come back as they always do."""
 
 
 class News:
@@ -32,7 +32,9 @@ class News:
         self._unheard = Missing(())
 
     def of_waiting(self, after: ClusterMap) -> list[str]:
-        """Return news about shards that wait for nodes."""
+        """Return news about shards that wait for nodes; nothing for a while after the start."""
+        if self._quiet:
+            return []
         away = on_nodes_that_are_down(after)
         before, self._waiting = self._waiting, ()
         if away:
@@ -44,14 +46,15 @@ class News:
 
     def next_deadline(self, known: ClusterMap) -> int:
         """Return when there may be news though nothing has changed."""
-        return self._quiet_until_ns if self._quiet and _left_a_directory(known) else NEVER_NS
+        waits = self._quiet and (_left_a_directory(known) or on_nodes_that_are_down(known))
+        return self._quiet_until_ns if waits else NEVER_NS
 
     def after_the_start(self, now_ns: int, known: ClusterMap) -> list[str]:
         """Return what was not told yet because a start takes its time."""
         if not self._quiet or now_ns < self._quiet_until_ns:
             return []
         self._quiet = False
-        return self.of_directories(known)
+        return self.of_waiting(known) + self.of_directories(known)
 
     def of_directories(self, after: ClusterMap) -> list[str]:
         """Return news about shards that wait for directories; nothing for a while after the start."""

@@ -115,7 +115,7 @@ class LocalCluster:
             ("--http", settings.http),
         ):
             if address:
-                check_plaintext(parse_address(address, any_port=True)[0], option)
+                check_plaintext(parse_address(address, any_port=True)[0], option, "--tls")
 
     # --- addresses ---------------------------------------------------------------------------------------
 

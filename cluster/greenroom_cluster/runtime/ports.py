@@ -12,7 +12,7 @@ import trio
 
 from greenroom.addresses import join_address
 from greenroom.errors import UsageError
-from greenroom_cluster.exposure import exposed
+from greenroom_cluster.exposure import TLS_FLAGS, exposed
 
 ACTOR_PORT_OPTION = "--actor-port-base (GREENROOM_ACTOR_PORT_BASE)"
 _POLL_SECONDS = 0.02
@@ -146,14 +146,14 @@ def check_bound(asked: str, host: str, option: str, *, insecure: bool) -> None:
         _log.warning("plaintext_beyond_loopback", address=asked, option=option)
 
 
-def check_plaintext(host: str, option: str) -> None:
+def check_plaintext(host: str, option: str, tls_flags: str = TLS_FLAGS) -> None:
     """Raise UsageError, naming the options, if a socket for this host would be bound beyond loopback."""
     try:
         with bound_socket(host, 0) as probe:
             bound = probe.getsockname()[0]
     except OSError as error:
         raise cannot_listen(host, error, option) from None
-    if told := exposed(host, (bound,), option):
+    if told := exposed(host, (bound,), option, tls_flags):
         raise UsageError(told)
 
 

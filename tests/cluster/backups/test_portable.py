@@ -160,3 +160,25 @@ def test_a_line_that_is_no_session_is_refused_without_its_values(line: bytes) ->
     with pytest.raises(UsageError, match="line 7 is not a session") as raised:
         decode_line(line, 7)
     assert raised.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ({"label": None}, "label"),
+        ({"created": "2026-05-01T00:00:00"}, "created"),
+        ({"the secret": "of somebody"}, "a field too many"),
+        ({"digest": "of somebody"}, "a field has a value"),
+    ],
+)
+def test_what_is_wrong_with_a_line_is_told(bad: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UsageError, match=reason) as raised:
+        decode_line(json.dumps({**GOOD, **bad}).encode(), 7)
+    assert "secret" not in str(raised.value)
+    assert "somebody" not in str(raised.value)
+
+
+def test_a_field_that_is_missing_is_named() -> None:
+    without = {name: value for name, value in GOOD.items() if name != "absolute_expires"}
+    with pytest.raises(UsageError, match="absolute_expires"):
+        decode_line(json.dumps(without).encode(), 7)

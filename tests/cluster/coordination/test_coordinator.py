@@ -273,6 +273,15 @@ def test_shards_that_wait_for_a_silent_node_are_reported_once() -> None:
     assert len([warning for warning in desk.warnings if "wait" in warning]) == 2
 
 
+def test_a_start_says_nothing_of_nodes_that_are_on_their_way() -> None:
+    desk = Desk(PAIR)
+    desk.ask(m.ReportDead(1, (A,)))
+    desk.pass_seconds(4.5, "a")
+    assert not [warning for warning in desk.warnings if "wait" in warning]
+    desk.pass_seconds(0.6, "a")
+    assert [warning for warning in desk.warnings if "wait for node b" in warning]
+
+
 # --- names -----------------------------------------------------------------------------------------------
 
 OLD, NEW = b"old supervisor", b"new supervisor"
