@@ -110,7 +110,10 @@ class AccessTlsOptions(TlsOptions, frozen=True, kw_only=True):
 
     token_file: Annotated[
         Path | None,
-        Flag(help="With TLS: file of a token, of mode 0600, instead of a certificate.", shown_default=False),
+        Flag(
+            help="To look only, with TLS: file of a token (0600) instead of a certificate.",
+            shown_default=False,
+        ),
     ] = None
 
     def check(self) -> None:

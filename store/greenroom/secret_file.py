@@ -77,6 +77,8 @@ def read_private(path: Path, what: str, bytes_max: int = FILE_BYTES_MAX) -> tupl
     try:
         # Not blocking: a pipe of this name must not hold up the app.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise UsageError(f"{what} {path} is not there") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{what} {path} cannot be opened ({type(error).__name__})") from None
     try:

@@ -35,7 +35,8 @@ def add_commands(app: typer.Typer) -> None:
 def completion(shell: Annotated[Shell, typer.Argument(help="The shell.")]) -> None:
     """Print a script that has a shell complete commands, options and their choices.
 
-    For bash: `greenroom completion bash > ~/.local/share/bash-completion/completions/greenroom`.
+    For bash: `greenroom completion bash > ~/.local/share/bash-completion/completions/greenroom`, once that
+    directory is there.
     """
     script = get_completion_script(prog_name=_NAME, complete_var=_VARIABLE, shell=shell)
     print_line(script + _AUTOLOADED if shell == "zsh" else script)

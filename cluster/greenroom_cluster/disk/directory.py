@@ -235,8 +235,8 @@ def _locked(directory: Path, deadline: float) -> int:
                 time.sleep(_POLL_SECONDS)
                 continue
             raise UsageError(
-                f"another process uses the directory {directory}: stop it, or choose another with "
-                "--data-dir (GREENROOM_DATA_DIR)"
+                f"another process uses the directory {directory}: stop it, or choose another (--data-dir or "
+                "GREENROOM_DATA_DIR of a node)"
             ) from error
         except OSError as error:
             raise UsageError(

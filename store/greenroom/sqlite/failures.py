@@ -60,7 +60,8 @@ def not_applied(error: sqlite3.Error, path: str) -> GreenroomError:
         )
     if code == sqlite3.SQLITE_IOERR:
         return UnavailableError(
-            f"the disk failed under {path} ({name}): look at the kernel's log and the disk"
+            f"the disk failed under {path} ({name}): look at the kernel's log and the disk, and whether "
+            "the user of this process may write the files beside it too"
         )
     if code == sqlite3.SQLITE_ERROR:  # our statements are right where the tables of a store are
         return UnavailableError(

@@ -111,7 +111,7 @@ def test_a_directory_that_was_renamed_is_the_same(tmp_path: Path) -> None:
 def test_it_is_for_one_process(tmp_path: Path) -> None:
     directory = Directory(tmp_path / "d")
     assert is_locked(tmp_path / "d")
-    with pytest.raises(UsageError, match=r"another process uses .* --data-dir"):
+    with pytest.raises(UsageError, match=r"another process uses .*--data-dir"):
         Directory(tmp_path / "d")
     directory.close()
     directory.close()

@@ -135,7 +135,7 @@ def test_token_of_no_file_is_left_if_the_servers_file_is_not_written(typed: Type
         (["issue", "web", "--role", "observer", "--namespace", "shop"], "--namespace is for apps"),
         (["issue", "web", "--role", "node"], "--role"),
         (["issue", "web", "--role", "operator"], "--role"),
-        (["show"], "cannot be opened"),
+        (["show"], "`greenroom tokens issue` makes it"),
     ],
 )
 def test_mistakes_are_told_by_their_option(typed: Typed, arguments: list[str], words: str) -> None:

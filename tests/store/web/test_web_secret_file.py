@@ -172,7 +172,7 @@ def test_what_is_no_file_is_refused_at_the_start(tmp_path: Path) -> None:
     for wrong, message in (
         (tmp_path, "no regular file"),
         (pipe, "no regular file"),
-        (tmp_path / "a", "be opened"),
+        (tmp_path / "a", "is not there"),
     ):
         with pytest.raises(UsageError, match=message):
             Process(wrong)
