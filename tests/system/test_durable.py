@@ -12,6 +12,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 
 import msgspec
 import pytest
@@ -142,7 +143,7 @@ async def test_what_was_acknowledged_outlives_every_process(
                 assert load.acknowledged_writes > 20 * rounds
             assert len(still.acknowledged) == SESSIONS
             assert await still.lost() == []
-    record_property("whole_seconds", max(whole))
+    record_property("whole_seconds", f"median {median(whole):.2f}, at most {max(whole):.2f}")
     assert max(whole) < WHOLE_SECONDS
 
 
