@@ -24,12 +24,12 @@ LISTEN = ("--listen", f"{ADDRESS}:7400")
 SET_UP = f"ip link set lo up && ip address add {ADDRESS}/32 dev lo"
 
 
-def assert_refused(folder: Path, *arguments: str) -> None:
+def assert_refused(folder: Path, *arguments: str, tls: str = "--tls-cert") -> None:
     done = subprocess.run(
         [*COMMAND, *arguments], capture_output=True, text=True, cwd=folder, timeout=60, check=False
     )
     assert done.returncode == 2, done
-    for option in ("--tls-cert", OVERRIDE):
+    for option in (f"Give {tls},", OVERRIDE):
         assert option in done.stderr, done.stderr
 
 
@@ -53,7 +53,7 @@ def main() -> None:
         assert_refused(
             folder, "node", "--name", "n1", "--listen", "127.0.0.1:0", "--advertise", f"{ADDRESS}:0"
         )
-        assert_refused(folder, "up", *LISTEN)
+        assert_refused(folder, "up", *LISTEN, tls="--tls")
         assert not list(folder.iterdir())
         command = [*COMMAND, "up", "--json", "--nodes", "2", "--actors", "1", *LISTEN]
         with subprocess.Popen([*command, OVERRIDE], stdout=subprocess.PIPE, text=True, cwd=folder) as up:
