@@ -226,6 +226,10 @@ def _make_private(path: str) -> None:
     try:
         made = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
     except FileExistsError:
+        if not os.path.isfile(path):  # noqa: PTH113  as os.open has it
+            raise UsageError(
+                f"{path} is no file: name one for the store, or one that is yet to be made"
+            ) from None
         return
     except OSError as error:
         raise UnavailableError(

@@ -1,5 +1,6 @@
 """The file of a SqliteStore: who may read it, what it holds, and which files are refused."""
 
+import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -67,6 +68,12 @@ def test_what_is_no_database_is_refused(new_store: Callable[..., SqliteStore], t
     (tmp_path / "sessions.db").write_bytes(b"the diary of a stranger\n" * 100)
     assert "no SQLite database" in reason(new_store(), UsageError)
     assert (tmp_path / "sessions.db").read_bytes().startswith(b"the diary")
+
+
+def test_a_folder_or_a_pipe_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        assert f"{path} is no file" in reason(SqliteStore(path), UsageError)
 
 
 def test_the_database_of_something_else_is_refused(
