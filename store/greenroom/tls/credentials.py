@@ -150,8 +150,7 @@ def ends_at_of(certificate: dict[str, Any]) -> float:
 
 def load(files: TlsFiles) -> Loaded:
     """Read the files. Raises UsageError, naming the option, for whatever cannot serve."""
-    _check_regular(files, ("cert", "key", "ca", "deny"))
-    _check_key(files)
+    _check_files(files, ("cert", "key", "ca", "deny"))
     server = _own_context(ssl.PROTOCOL_TLS_SERVER, files)
     client = _own_context(ssl.PROTOCOL_TLS_CLIENT, files)
     certificate = _own_certificate(server, files)
@@ -179,7 +178,7 @@ def load_bearing(files: BearerFiles) -> Bearing:
         token = read_token(Path(files.token))
     except UsageError as error:
         raise UsageError(f"{files.option('token')}: {error}") from None
-    _check_regular(files, ("ca", "deny"))
+    _check_files(files, ("ca", "deny"))
     client = _context(ssl.PROTOCOL_TLS_CLIENT)
     _trust(client, files)
     return Bearing(client=client, trusted=_trusted(client, files), token=token)
@@ -191,27 +190,21 @@ def _trusted(context: ssl.SSLContext, files: TlsFiles | BearerFiles, shown: int 
     return Trusted(authorities, _revoked(files), shown)
 
 
-def _check_regular(files: TlsFiles | BearerFiles, names: Sequence[str]) -> None:
-    """See that none of the files is a pipe, which would hold up the process until somebody writes to it."""
+def _check_files(files: TlsFiles | BearerFiles, names: Sequence[str]) -> None:
+    """See that the key is private, and that none of the files is a pipe, which would hold up the process."""
     for name in names:
         path = getattr(files, name)
         if not path:
             continue
         try:
-            mode = Path(path).stat().st_mode
+            found = Path(path).stat()
         except OSError as error:
             raise UsageError(_unreadable(files, name, error)) from None
-        if not stat.S_ISREG(mode):
-            raise UsageError(f"{files.option(name)}: {path} is no regular file")
-
-
-def _check_key(files: TlsFiles) -> None:
-    try:
-        found = Path(files.key).stat()
-    except OSError as error:
-        raise UsageError(_unreadable(files, "key", error)) from None
-    if objection := private_files.objection(found.st_mode, found.st_uid, os.geteuid()):
-        raise UsageError(f"{files.option('key')}: {files.key} {objection}")
+        objection = "" if stat.S_ISREG(found.st_mode) else "is no regular file"
+        if not objection and name == "key":
+            objection = private_files.objection(found.st_mode, found.st_uid, os.geteuid())
+        if objection:
+            raise UsageError(f"{files.option(name)}: {path} {objection}")
 
 
 def _own_context(protocol: int, files: TlsFiles) -> ssl.SSLContext:
