@@ -69,16 +69,19 @@ class SecretFile:
         return UsageError(f"{_WHAT} {self.path} {what}")
 
 
-def read_private(path: Path, what: str, bytes_max: int = FILE_BYTES_MAX) -> tuple[bytes, Mark]:
+def read_private(
+    path: Path, what: str, bytes_max: int = FILE_BYTES_MAX, *, absent: str = "is not there"
+) -> tuple[bytes, Mark]:
     """Return what a file holds that is its owner's alone, and the mark that it had then.
 
-    Raises UsageError, which begins with `what` the file is, and shows nothing of it.
+    Raises UsageError, which begins with `what` the file is, and shows nothing of it; `absent` is what it says
+    of one that is not there.
     """
     try:
         # Not blocking: a pipe of this name must not hold up the app.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
-        raise UsageError(f"{what} {path} is not there") from None
+        raise UsageError(f"{what} {path} {absent}") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{what} {path} cannot be opened ({type(error).__name__})") from None
     try:

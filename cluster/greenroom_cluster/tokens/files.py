@@ -41,9 +41,8 @@ def _read(path: Path, cluster: str) -> TokenTable:
 
 def text_of(path: Path) -> str:
     """Return the text of a file of tokens. Raises UsageError, which shows nothing of it."""
-    if not path.exists():
-        raise UsageError(f"{_WHAT} {path} is not there: `greenroom tokens issue` makes it")
-    return read_private(path, _WHAT, _BYTES_MAX)[0].decode("utf-8", "replace")
+    absent = "is not there: `greenroom tokens issue` makes it"
+    return read_private(path, _WHAT, _BYTES_MAX, absent=absent)[0].decode("utf-8", "replace")
 
 
 @contextmanager
