@@ -5,7 +5,6 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 
 import msgspec
 import structlog
@@ -17,6 +16,7 @@ from greenroom_cluster.backups.new_file import NotWrittenError
 from greenroom_cluster.backups.taking import Taken
 from greenroom_cluster.exits import end_in_order
 from greenroom_cluster.local_settings import LocalClusterSettings
+from greenroom_cluster.logs import LossyFile
 from greenroom_cluster.runtime.actor_disk import refuse_kept
 from greenroom_cluster.runtime.host_memory import warn_if_short
 from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster
@@ -189,9 +189,9 @@ def _ignore(_: str) -> None:
 
 
 def _print_progress(what: str) -> None:
-    with suppress(OSError):  # the terminal may be gone
-        sys.stderr.write(f"greenroom: {what}\n")
-        sys.stderr.flush()
+    told = LossyFile(sys.stderr)
+    told.write(f"greenroom: {what}\n")
+    told.flush()
 
 
 def _what_it_asks_for(cluster: LocalCluster) -> str:
