@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.test_cli import COMMAND
+from tests.system.test_cli import run
 
 pytestmark = pytest.mark.system
 
@@ -16,8 +16,7 @@ SECONDS = 60.0
 
 
 def script_for(shell: str) -> str:
-    command = [*COMMAND, "completion", shell]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=SECONDS).stdout
+    return run("completion", shell).stdout
 
 
 def completed_by(*shell: str, **variables: str) -> str:
