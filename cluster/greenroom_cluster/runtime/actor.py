@@ -236,16 +236,14 @@ class Actor:
             self.poller.close()
 
     async def _measure_memory(self) -> None:
-        resident = resident_bytes()
-        settling = Settling(self._to_come(), resident)
+        settling = Settling(self._to_come(), resident_bytes())
         while True:
+            resident = resident_bytes()
             if settling.is_due(self._to_come(), resident):
                 await trio.to_thread.run_sync(give_back)
                 resident = resident_bytes()
-                settling.settled(resident)
             self.driver.step(MemoryMeasured(resident))
             await trio.sleep(_MEASURE_SECONDS)
-            resident = resident_bytes()
 
     async def _report_roles(self) -> None:
         try:

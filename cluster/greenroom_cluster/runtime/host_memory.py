@@ -9,7 +9,7 @@ import structlog
 
 from greenroom_cluster.config import MEMORY_BYTES_MIN
 
-_LOOKS_AFTER = 120
+_LOOKS_AFTER = 120  # half a minute of them
 _M_ARENA_MAX = -8
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _CONTROL_GROUPS = Path("/sys/fs/cgroup")
@@ -65,20 +65,20 @@ class Settling:
         self._settled = resident
 
     def is_due(self, found_bytes: int, resident: int) -> bool:
-        """Whether to do it now, if so much is yet to be taken in: whenever memory has grown by an eighth.
+        """Whether to do it now, if so much is yet to be taken in.
 
-        And at the end. After that `settled` is to be told.
+        It is whenever memory has grown by an eighth since the last time, which the next look sees the effect
+        of, and at the end.
         """
         if not self._looks:
             return False
         if not found_bytes:
             self._looks -= 1
         self._settled = min(self._settled, resident)
-        return not self._looks or resident > self._settled + self._settled // 8
-
-    def settled(self, resident: int) -> None:
-        """Note what is left."""
-        self._settled = resident
+        due = not self._looks or resident > self._settled + self._settled // 8
+        if due:
+            self._settled = resident
+        return due
 
 
 def available_bytes(groups: Path = _CONTROL_GROUPS, own_groups: Path = Path("/proc/self/cgroup")) -> int:
