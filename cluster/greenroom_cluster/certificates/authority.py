@@ -258,6 +258,11 @@ class AuthorityDirectory:
         ]
         return sorted(found, key=lambda each: (identity_in(each).uri, each.not_valid_before_utc))
 
+    def valid(self, now: datetime) -> list[x509.Certificate]:
+        """Return the issued certificates that have neither ended nor been revoked."""
+        denied = read_denied(self.deny_list)
+        return [each for each in self.issued(now) if serial_text(each.serial_number) not in denied]
+
     # --- whom holders trust ----------------------------------------------------------------------------
 
     def trust(self, others: Sequence[x509.Certificate]) -> None:
@@ -332,11 +337,10 @@ class AuthorityDirectory:
         return self.state.next_step == "drop-old" and is_issued_by(certificate, self.own[0])
 
     def _users_of(self, authority: x509.Certificate, now: datetime) -> list[str]:
-        denied = read_denied(self.deny_list)
         return [
             f"{identity_in(each).uri} ({serial_text(each.serial_number)})"
-            for each in self.issued(now)
-            if is_issued_by(each, authority) and serial_text(each.serial_number) not in denied
+            for each in self.valid(now)
+            if is_issued_by(each, authority)
         ]
 
     # --- files -----------------------------------------------------------------------------------------

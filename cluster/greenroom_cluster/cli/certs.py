@@ -246,7 +246,6 @@ def _issue(
     namespace: str = "",
 ) -> None:
     from greenroom_cluster.certificates.authority import open_authority
-    from greenroom_cluster.certificates.denied import read_denied
     from greenroom_cluster.certificates.examining import identity_in, serial_text
     from greenroom_cluster.certificates.holders import check_free, write_new
     from greenroom_cluster.certificates.issuing import parse_hosts
@@ -256,9 +255,11 @@ def _issue(
     with open_authority(ca) as authority:
         identity = holder_of(authority.name.cluster, role, name, namespace)
         check_free(directory, name)
-        issued = [each for each in authority.issued(_now()) if identity_in(each) == identity]
-        denied = read_denied(authority.deny_list)
-        valid = [each for each in (serial_text(each.serial_number) for each in issued) if each not in denied]
+        valid = [
+            serial_text(each.serial_number)
+            for each in authority.valid(_now())
+            if identity_in(each) == identity
+        ]
         holder = authority.issue(
             identity, passphrase_of(passphrase_file), now=_now(), lifetime=lifetime, hosts=named
         )
