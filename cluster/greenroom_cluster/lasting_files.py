@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import stat
 from pathlib import Path
 
 
@@ -37,18 +38,37 @@ def sync_directory(directory: Path) -> None:
         os.close(opened)
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Have a file hold this, or after a crash what it held before. Raises OSError.
+def replace_file(path: Path, content: bytes, like: Path | None = None) -> None:
+    """Have a file hold this, or after a crash what it held before. Raises OSError, and then it does too.
 
-    It is written beside the former one, with mode 0600, synced, and renamed.
+    It is written beside the former one, synced, and renamed. It has the owner, group and mode of `like`, by
+    default of the former one: who could read that can read it, also if root has replaced it. If there is
+    none, it is this user's alone (0600).
     """
     temporary = path.with_suffix(".tmp")
     temporary.unlink(missing_ok=True)
     file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        write_all(file, content)
-        os.fsync(file)
-    finally:
-        os.close(file)
-    temporary.rename(path)
+        try:
+            _give(file, like or path)
+            write_all(file, content)
+            os.fsync(file)
+        finally:
+            os.close(file)
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     sync_directory(path.parent)
+
+
+def _give(file: int, like: Path) -> None:
+    """Give an open file to whom `like` belongs, if that is there."""
+    try:
+        former = like.stat()
+    except FileNotFoundError:
+        return
+    own = os.fstat(file)
+    if (own.st_uid, own.st_gid) != (former.st_uid, former.st_gid):
+        os.fchown(file, former.st_uid, former.st_gid)
+    os.fchmod(file, stat.S_IMODE(former.st_mode))

@@ -173,7 +173,7 @@ def replace(path: Path, holder: Holder) -> None:
         with _told(path):
             write_trusted(path.parent, holder.trusted)
             for file, content in staged.items():
-                replace_file(_next(file), content)
+                replace_file(_next(file), content, like=file)
             former.unlink(missing_ok=True)
             if key_file(path).exists():
                 os.link(key_file(path), former)

@@ -82,6 +82,18 @@ def test_modes_do_not_depend_on_the_umask(tmp_path: Path) -> None:
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can give files to somebody else")
+def test_service_can_read_what_root_has_renewed(tmp_path: Path) -> None:
+    path = write_new(tmp_path, "n1", hold(AUTHORITY, "node"))
+    for file in tmp_path.iterdir():
+        os.chown(file, 7400, 7401)
+        file.chmod(0o440)
+    replace(path, hold(make_authority(), "node"))
+    owners = {(each.stat().st_uid, each.stat().st_gid) for each in tmp_path.iterdir()}
+    assert (owners, set(modes(tmp_path).values())) == ({(7400, 7401)}, {0o440})
+    check_loads(path)
+
+
 def test_who_was_revoked_is_told_where_a_new_certificate_goes(tmp_path: Path) -> None:
     """A renewal, which helps whoever comes back to a directory, is refused to them."""
     write_new(tmp_path, "n1", hold(AUTHORITY, "node"))

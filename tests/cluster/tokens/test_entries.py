@@ -92,6 +92,7 @@ def test_bad_file_keeps_the_tokens_that_were_read(tmp_path: Path) -> None:
         assert len(tokens.current()) == 2
     assert [("line 5" in each, "mode 0644" in each) for each in refused] == [(True, False), (False, True)]
     assert all("--tokens" in each and "stays in use" in each for each in refused)
+    path.chmod(0o600)
     write_text(path, LINE)
     assert tokens.reload()
     assert (len(tokens.current()), taken) == (1, [1])
