@@ -106,6 +106,14 @@ def test_a_node_has_the_time_to_hand_over(monkeypatch: pytest.MonkeyPatch) -> No
         assert told["OOMPolicy"] == "continue", "one actor's death is no reason to end the node"
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_unit_starts_again_for_as_long_as_it_takes(name: str) -> None:
+    """A certificate that was unreadable for ten tries left a node down for good."""
+    told = dict(entries(name))
+    assert (told["Restart"], told["StartLimitIntervalSec"]) == ("on-failure", "0")
+    assert int(told["RestartSec"]) >= 1
+
+
 def test_coordinator_of_the_units_keeps_its_map(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = taken(command(NAMES[0]), variables("coordinator.env"), monkeypatch)
     assert isinstance(settings, CoordinatorProcessSettings)
