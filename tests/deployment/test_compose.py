@@ -1,6 +1,7 @@
 """The Compose file, by the schema of such files; what its services do, `tests/packaging` plays."""
 
 import json
+import re
 from importlib import resources
 from typing import Any
 
@@ -62,3 +63,20 @@ def test_all_that_is_named_is_there() -> None:
             assert volume.partition(":")[0] in COMPOSE["volumes"]
         assert set(service.get("depends_on", {})) <= set(SERVICES)
         assert set(service["networks"]) <= set(COMPOSE["networks"])
+
+
+def test_commands_that_are_shown_name_the_profile_of_their_service() -> None:
+    """Podman-compose finds no such service otherwise; see findings/podman_compose_profile.sh."""
+    shown = [DEPLOY / "compose.yaml", *(DEPLOY.parent / "docs").rglob("*.md"), DEPLOY.parent / "README.md"]
+    runs = [
+        line
+        for path in shown
+        for line in path.read_text().splitlines()
+        if re.search(r"compose .*\brun\b", line)
+    ]
+    assert len(runs) >= 3
+    for line in runs:
+        named = {name for name in SERVICES if re.search(rf"\b{name}\b", line.partition(" run ")[2])}
+        for name in named:
+            for profile in SERVICES[name].get("profiles", ()):
+                assert f"--profile {profile} " in line, line
