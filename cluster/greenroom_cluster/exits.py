@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -17,7 +17,7 @@ EXIT_UNREACHABLE = 3
 _EXIT_INTERRUPTED = 130
 
 TRACTOR_MISSING = """\
-greenroom: tractor, which runs the processes of a cluster, is not installed. Install it too:
+tractor, which runs the processes of a cluster, is not installed. Install it too:
   pip:  pip install --no-deps tractor==0.1.0a5
   uv:   uv tool install --overrides overrides.txt \\
             "greenroom-cluster[tractor] @ file:///DIST/greenroom_cluster-0.1.0-py3-none-any.whl"
@@ -25,7 +25,7 @@ greenroom: tractor, which runs the processes of a cluster, is not installed. Ins
         and greenroom @ file:///DIST/greenroom-0.1.0-py3-none-any.whl)"""
 
 CRYPTOGRAPHY_MISSING = """\
-greenroom: cryptography, which makes certificates, is not installed. Install it too:
+cryptography, which makes certificates, is not installed. Install it too:
   pip:  pip install "cryptography>=42"
   uv:   the command by which greenroom-cluster was installed, with --with "cryptography>=42" """
 MISSING = {"tractor": TRACTOR_MISSING, "cryptography": CRYPTOGRAPHY_MISSING}
@@ -33,11 +33,21 @@ MISSING = {"tractor": TRACTOR_MISSING, "cryptography": CRYPTOGRAPHY_MISSING}
 
 
 _ending = False
+_also_told: Callable[[str], None] | None = None
 
 
-def fail(message: str, status: int) -> NoReturn:
-    """Print the message and end with that status."""
-    sys.stderr.write(message + "\n")
+def tell_errors_also(tell: Callable[[str], None]) -> None:
+    """Have `tell` tell an error that ends this process, beside the line on stderr."""
+    global _also_told
+    _also_told = tell
+
+
+def fail(message: str, status: int, tell: Callable[[str], None] | None = None) -> NoReturn:
+    """Print the message and end with that status; `tell` tells it in place of what `tell_errors_also` set."""
+    tell = tell or _also_told
+    if tell is not None:
+        tell(message)
+    sys.stderr.write(f"greenroom: {message}\n")
     sys.exit(status)
 
 
@@ -80,7 +90,7 @@ def errors_told() -> Iterator[None]:
         if known is None:
             raise
         status = EXIT_USAGE if isinstance(known, UsageError) else EXIT_FAILED
-        fail(f"greenroom: {printable(str(known))}", status)
+        fail(printable(str(known)), status)
 
 
 def _user_error(error: BaseException) -> GreenroomError | None:

@@ -73,9 +73,8 @@ def ask(
         status = EXIT_UNREACHABLE
     except UsageError as error:
         text, status = str(error), EXIT_USAGE
-    if json:
-        print_json({**failed, "error": text})
-    return fail(f"greenroom: {printable(text)}", status)
+    tell = partial(print_error, failed) if json else None
+    return fail(printable(text), status, tell)
 
 
 def keys_of(access: config.AccessOptions, cluster: str) -> "Keys | None":
@@ -93,6 +92,11 @@ def keys_of(access: config.AccessOptions, cluster: str) -> "Keys | None":
 def print_json(document: dict[str, Any]) -> None:
     """Print one line of JSON."""
     print_line(msgspec.json.encode(document).decode())
+
+
+def print_error(failed: Mapping[str, Any], text: str) -> None:
+    """Print a line of JSON with an error, after what `failed` holds."""
+    print_json({**failed, "error": text})
 
 
 def print_line(text: str) -> None:

@@ -1,14 +1,28 @@
 """Options of the commands that query a cluster. Options of processes are fields of their settings."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from greenroom.errors import UsageError
+from greenroom_cluster.cli.asking import print_error
 from greenroom_cluster.config import CLUSTER_FLAG
+from greenroom_cluster.exits import tell_errors_also
 
 Cluster = Annotated[str, typer.Option(help=CLUSTER_FLAG.help, envvar="GREENROOM_CLUSTER")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.", envvar="GREENROOM_JSON")]
+
+
+def _tell_errors(json: bool) -> bool:  # noqa: FBT001  typer passes the option's value
+    if json:
+        tell_errors_also(partial(print_error, {}))
+    return json
+
+
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print JSON for machines.", envvar="GREENROOM_JSON", callback=_tell_errors),
+]
 Connect = Annotated[
     str,
     typer.Option(
