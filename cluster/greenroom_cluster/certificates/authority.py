@@ -92,6 +92,8 @@ def create(
         with _told(path):
             directory.write_key(key, passphrase)
             directory.write()
+            if not directory.deny_list.exists():
+                replace_file(directory.deny_list, b"")
         return directory
 
 
@@ -219,7 +221,7 @@ class AuthorityDirectory:
         certificate is one of these authorities, and the last one; and as it is for all to copy, its key is
         there too.
         """
-        if not any(is_issued_by(former, each) for each in self.own):
+        if not self.has_issued(former):
             raise UsageError(
                 "it is no certificate of this authority, and is not renewed: name another directory with --ca"
             )
@@ -246,6 +248,10 @@ class AuthorityDirectory:
         with _told(self.path), suppress(FileNotFoundError):
             (self.path / _FORMER).mkdir(mode=0o700, exist_ok=True)
             noted.rename(self._noted(_FORMER, former))
+
+    def has_issued(self, certificate: x509.Certificate) -> bool:
+        """Whether a certificate is of these authorities."""
+        return any(is_issued_by(certificate, each) for each in self.own)
 
     def issued(self, now: datetime, *, former: bool = False) -> list[x509.Certificate]:
         """Return the issued certificates that have not ended, by identity; `former`: superseded ones too."""

@@ -191,12 +191,24 @@ def replace(path: Path, holder: Holder) -> None:
             file.unlink(missing_ok=True)
 
 
-def write_trusted(directory: Path, trusted: Sequence[x509.Certificate]) -> None:
-    """Write whom the holders in a directory trust, if it is not there already. Raises OSError."""
+def bring_trusted(directory: Path, trusted: Sequence[x509.Certificate]) -> bool:
+    """Have the holders in a directory trust these, and return whether they did not. Raises GreenroomError."""
+    _check_trusted(directory, trusted)
+    with _told(directory / TRUSTED):
+        return write_trusted(directory, trusted)
+
+
+def write_trusted(directory: Path, trusted: Sequence[x509.Certificate]) -> bool:
+    """Write whom the holders in a directory trust, unless it is there already; return whether it was not.
+
+    Raises OSError.
+    """
     content = certificates_pem(trusted)
     path = directory / TRUSTED
-    if not path.exists() or path.read_bytes() != content:
-        replace_file(path, content)
+    if path.exists() and path.read_bytes() == content:
+        return False
+    replace_file(path, content)
+    return True
 
 
 def _check_trusted(directory: Path, trusted: Sequence[x509.Certificate]) -> None:

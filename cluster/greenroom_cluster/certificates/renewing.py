@@ -7,7 +7,7 @@ from cryptography import x509
 
 from greenroom.errors import UsageError
 from greenroom_cluster.certificates.authority import AuthorityDirectory, Passphrase
-from greenroom_cluster.certificates.holders import find_key, read_certificates, replace
+from greenroom_cluster.certificates.holders import bring_trusted, find_key, read_certificates, replace
 
 
 def renew_holder(
@@ -34,3 +34,11 @@ def renew_holder(
         raise
     authority.supersede(former)
     return holder.certificate
+
+
+def refresh_trusted(authority: AuthorityDirectory, path: Path, certificate: x509.Certificate) -> bool:
+    """Bring whom a holder of this authority trusts up to date; return whether it was out of date.
+
+    Else a rotation would be undone where its directory is copied to its host. Raises GreenroomError.
+    """
+    return authority.has_issued(certificate) and bring_trusted(path.parent, authority.trusted)

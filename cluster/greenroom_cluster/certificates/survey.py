@@ -30,19 +30,18 @@ def survey(paths: Sequence[Path], ca: Path, deny_list: Path | None, *, now: date
     authority = read_authority(ca) if (ca / STATE).exists() else None
     denied = _denied(authority, deny_list)
     found = [
-        _noting_rotation(
+        _noting_trusted(
             authority,
             certificate,
-            examine(
-                str(path),
+            trusted,
+            _noting_rotation(
+                authority,
                 certificate,
-                trusted=_trusted_beside(path),
-                key=find_key(path),
-                denied=denied,
-                now=now,
+                examine(str(path), certificate, trusted=trusted, key=find_key(path), denied=denied, now=now),
             ),
         )
         for path, certificate in holders_below(paths)
+        for trusted in [_trusted_beside(path)]
     ]
     shown = {each.serial for each in found}
     for directory in _authorities_below(paths):
@@ -88,6 +87,19 @@ def _noting_rotation(
     if authority is None or not authority.is_of_former(certificate):
         return examined
     problem = "it is of the authority that is about to be dropped: renew it"
+    return msgspec.structs.replace(examined, problems=(*examined.problems, problem))
+
+
+def _noting_trusted(
+    authority: AuthorityDirectory | None,
+    certificate: x509.Certificate,
+    trusted: Sequence[x509.Certificate],
+    examined: Examined,
+) -> Examined:
+    """Note that a holder's directory does not say what the authority does, which its host may get to see."""
+    if authority is None or not authority.has_issued(certificate) or set(trusted) == set(authority.trusted):
+        return examined
+    problem = f"its {TRUSTED} is not that of the authority: `greenroom certs renew` brings it up to date"
     return msgspec.structs.replace(examined, problems=(*examined.problems, problem))
 
 

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from greenroom.errors import GreenroomError, UsageError
-from greenroom.identities import IdentityRole, Purpose, parse_identity
+from greenroom.identities import IdentityRole, Purpose
 from greenroom_cluster import config
 from greenroom_cluster.certificates.lifetimes import LEAF_DAYS
 from greenroom_cluster.certificates.rotation import Step
@@ -28,6 +28,7 @@ from greenroom_cluster.cli.holders import (
     say_namespace,
 )
 from greenroom_cluster.cli.passphrases import new_passphrase, passphrase_of
+from greenroom_cluster.cli.rotation import said_of_step
 from greenroom_cluster.escaping import printable
 from greenroom_cluster.exits import EXIT_FAILED
 
@@ -70,27 +71,26 @@ _Deny = Annotated[
         show_default=False,
     ),
 ]
+_RenewedDays = Annotated[
+    int | None,
+    typer.Option(
+        help="For how many days it is valid, 1 to 825; by default for as many as the former.",
+        envvar="GREENROOM_CERTS_DAYS",
+        show_default=False,
+    ),
+]
+_DaysLeft = Annotated[
+    int | None,
+    typer.Option(
+        help="Renew only those that end within so many days.",
+        envvar="GREENROOM_CERTS_DAYS_LEFT",
+        show_default=False,
+    ),
+]
 _HOLDERS = {
     "node": "Issue a certificate for a node, by its --name.",
     "operator": "Issue a certificate for who may make permanent changes.",
     "observer": "Issue a certificate for who only looks, such as monitoring.",
-}
-
-_COPY = "copy {ca}/ca.pem to every holder"
-_SPREAD = {
-    "all": _COPY,
-    "servers": _COPY + ", and give {ca}/authority.pem to the authority for clients (`greenroom certs trust` "
-    "there), whose holders need the ca.pem of that directory",
-    "clients": "give {ca}/authority.pem to the authority for servers (`greenroom certs trust` there), whose "
-    "holders need the ca.pem of that directory",
-}
-_SAID_OF_STEPS = {
-    "trust-both": "There is a new authority; the former still issues.\nNext: {spread}. When every process "
-    "has read it: `greenroom certs rotate-ca issue-from-new`",
-    "issue-from-new": "The new authority issues.\nNext: `greenroom certs renew` for every holder, and copy "
-    "the files to their hosts. When every process has read them: `greenroom certs rotate-ca drop-old`",
-    "drop-old": "The former authority is dropped, and its key removed.\nNext: {spread}. Remove the former "
-    "key from your copies of the directory too",
 }
 
 
@@ -309,31 +309,19 @@ def renew(
     paths: Annotated[list[Path], typer.Argument(help="Certificates, or directories to look through.")],
     *,
     ca: _Authority = _DIRECTORY,
-    days: Annotated[
-        int | None,
-        typer.Option(
-            help="For how many days it is valid, 1 to 825; by default for as many as the former.",
-            envvar="GREENROOM_CERTS_DAYS",
-            show_default=False,
-        ),
-    ] = None,
-    days_left: Annotated[
-        int | None,
-        typer.Option(
-            help="Renew only those that end within so many days.",
-            envvar="GREENROOM_CERTS_DAYS_LEFT",
-            show_default=False,
-        ),
-    ] = None,
+    days: _RenewedDays = None,
+    days_left: _DaysLeft = None,
     passphrase_file: _PassphraseFile = None,
 ) -> None:
     """Give holders a new key and a certificate of the same identity, in the same files.
 
-    The former stay valid until they end: revoke them if a key may have been seen.
+    The former stay valid until they end: revoke them if a key may have been seen. The ca.pem of holders that
+    are not yet due is brought up to date.
     """
     from greenroom_cluster.certificates.authority import open_authority
     from greenroom_cluster.certificates.examining import is_due
-    from greenroom_cluster.certificates.renewing import renew_holder
+    from greenroom_cluster.certificates.holders import TRUSTED
+    from greenroom_cluster.certificates.renewing import refresh_trusted, renew_holder
     from greenroom_cluster.certificates.survey import holders_below
 
     lifetime = None if days is None else _lifetime(days)
@@ -343,24 +331,27 @@ def renew(
         raise UsageError(
             f"there is no certificate in {', '.join(map(str, paths))}: name its file, or directory"
         )
-    due = [path for path, certificate in files if left is None or is_due(certificate, _now(), left)]
-    done = 0
-    if due:
-        with open_authority(ca) as authority:
-            passphrase = passphrase_of(passphrase_file)
-            for path in due:
-                try:
+    due = {path for path, certificate in files if left is None or is_due(certificate, _now(), left)}
+    done = brought = failed = 0
+    with open_authority(ca) as authority:
+        passphrase = passphrase_of(passphrase_file)
+        for path, certificate in files:
+            try:
+                if path in due:
                     renewed = renew_holder(authority, path, passphrase, now=_now(), lifetime=lifetime)
-                except GreenroomError as error:
-                    # The others go on: one holder that must not be renewed is no reason for all to end.
-                    sys.stderr.write(f"greenroom: {printable(str(error))}\n")
-                else:
                     done += 1
                     say(f"{path} is renewed, up to {_day(renewed.not_valid_after_utc)}")
-    say(f"renewed: {done}, not yet due: {len(files) - len(due)}, failed: {len(due) - done}")
-    if done:
+                elif refresh_trusted(authority, path, certificate):
+                    brought += 1
+                    say(f"{path.with_name(TRUSTED)} is brought up to date")
+            except GreenroomError as error:
+                # The others go on: one holder that must not be renewed is no reason for all to end.
+                failed += 1
+                sys.stderr.write(f"greenroom: {printable(str(error))}\n")
+    say(f"renewed: {done}, not yet due: {len(files) - len(due)}, failed: {failed}")
+    if done or brought:
         say("Next: copy their directories to their hosts")
-    if done < len(due):
+    if failed:
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -379,35 +370,21 @@ def revoke(
     """Put certificates on the deny list; an identity stands for all that it has and that have not ended."""
     from greenroom_cluster.certificates.authority import open_authority
     from greenroom_cluster.certificates.denied import deny as put_on
+    from greenroom_cluster.certificates.revoking import serials_of, unknown_to
 
     with open_authority(ca) as authority:
-        serials = [serial for each in revoked for serial in _serials(authority, each)]
+        serials = [serial for each in revoked for serial in serials_of(authority, each, now=_now())]
+        unknown = unknown_to(authority, serials, now=_now())
         path = deny or authority.deny_list
         new = put_on(path, serials)
     say(f"{path} has {new} new serial numbers; {len(serials) - new} were on it already")
+    if unknown:
+        say(f"Of no certificate that this authority has issued, as far as it knows: {', '.join(unknown)}")
     say("Next: copy it to the coordinator and each node, which read it by --tls-deny")
 
 
 def _none_below(paths: Sequence[Path]) -> UsageError:
     return UsageError(f"there is no certificate in {', '.join(map(str, paths))}: name its file, or directory")
-
-
-def _serials(authority: Any, text: str) -> list[str]:
-    from greenroom_cluster.certificates.denied import is_serial
-    from greenroom_cluster.certificates.examining import identity_in, serial_text
-    from greenroom_cluster.certificates.holders import read_certificates
-
-    if "://" in text:
-        identity = parse_identity(text)
-        found = [each for each in authority.issued(_now(), former=True) if identity_in(each) == identity]
-        if not found:
-            raise UsageError(f"no certificate of {text} is valid any more, as far as {authority.path} knows")
-        return [serial_text(each.serial_number) for each in found]
-    if Path(text).exists():
-        return [serial_text(read_certificates(Path(text))[0].serial_number)]
-    if is_serial(text):
-        return [serial_text(int(text, 16))]
-    raise UsageError(f"{text!r} is no file, no serial number in hexadecimal, and no identity")
 
 
 @certs.command("rotate-ca", short_help="Take the next of three steps to a new authority.")
@@ -429,7 +406,7 @@ def rotate_ca(
     with open_authority(ca) as authority:
         authority.rotate(step, passphrase_of(passphrase_file), now=_now())
         purpose = authority.name.purpose
-    say(_SAID_OF_STEPS[step].format(spread=_SPREAD[purpose].format(ca=ca)))
+    say(said_of_step(step, purpose, ca))
 
 
 def _lifetime(days: int) -> timedelta:

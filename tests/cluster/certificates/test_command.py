@@ -154,6 +154,25 @@ def test_former_certificates_of_an_identity_are_revoked_too(ca: Typed) -> None:
     assert "2 new" in ca("revoke", "greenroom://shop/node/a").out
 
 
+def test_an_identity_that_lacks_its_namespace_is_not_said_to_be_gone(ca: Typed) -> None:
+    ca("client", "api", "--namespace", "web")
+    refused = ca("revoke", "greenroom://shop/client/api")
+    assert refused.status == 2
+    assert "still valid, but of greenroom://shop/client/api?ns=web\n" in refused.error
+
+
+def test_a_serial_number_of_nobody_is_denied_and_told(ca: Typed) -> None:
+    ca("node", "a")
+    assert "Of no certificate" not in ca("revoke", "a/a.pem").out
+    told = ca("revoke", "4F59")
+    assert (told.status, "1 new" in told.out) == (0, True)
+    assert "Of no certificate that this authority has issued, as far as it knows: 4F59\n" in told.out
+
+
+def test_a_deny_list_is_there_before_anybody_is_revoked(ca: Typed) -> None:
+    assert Path("greenroom-ca/denied.txt").read_text() == ""
+
+
 def test_a_timer_renews_only_what_is_due(ca: Typed) -> None:
     ca("node", "a", "--days", "20")
     ca("node", "b")
@@ -163,6 +182,43 @@ def test_a_timer_renews_only_what_is_due(ca: Typed) -> None:
     assert "renewed: 1, not yet due: 1, failed: 0" in renewed.out
     assert "renewed: 0, not yet due: 2" in ca("renew", ".", "--days-left", "10").out
     assert shown(ca, "a")[0] == 0
+
+
+def test_a_timer_brings_to_holders_what_a_rotation_has_changed(ca: Typed) -> None:
+    """A dropped authority came back on the hosts of all whose certificates were not due."""
+    ca("node", "a")
+    ca("client", "web")
+    timer = ("renew", ".", "--days-left", "30")
+    for step, authorities in (("trust-both", 2), ("issue-from-new", 2), ("drop-old", 1)):
+        assert ca("rotate-ca", step).status == 0
+        if step == "issue-from-new":
+            ca("renew", ".")
+        else:
+            stale = [each["problems"] for each in shown(ca, "a", "web")[1]]
+            assert ["is not that of the authority" in str(each) for each in stale] == [True, True]
+            done = ca(*timer)
+            assert "a/ca.pem is brought up to date" in done.out
+            assert "renewed: 0, not yet due: 2, failed: 0\nNext: copy" in done.out
+        for name in ("a", "web"):
+            assert Path(name, "ca.pem").read_bytes().count(b"BEGIN CERTIFICATE") == authorities
+            check_loads(Path(name, f"{name}.pem"))
+        assert "up to date" not in ca(*timer).out
+    assert shown(ca, "a", "web")[0] == 0
+
+
+def test_holders_of_another_authority_keep_whom_they_trust(ca: Typed) -> None:
+    ca("init", "--ca", "other", "--no-passphrase")
+    ca("node", "a")
+    ca("node", "b", "--ca", "other")
+    before = Path("b/ca.pem").read_bytes()
+    assert "brought" not in ca("renew", ".", "--days-left", "1").out
+    assert Path("b/ca.pem").read_bytes() == before
+
+
+def test_a_timer_that_names_no_authority_fails_before_anything_is_due(ca: Typed) -> None:
+    ca("node", "a")
+    refused = ca("renew", "a", "--days-left", "1", "--ca", "nowhere")
+    assert (refused.status, "--ca" in refused.error) == (2, True)
 
 
 def test_the_steps_of_a_rotation_say_what_comes_next(ca: Typed) -> None:
