@@ -14,7 +14,7 @@ from greenroom.errors import UsageError
 from greenroom.framing import encode_greeting
 from greenroom.identities import Identity, IdentityRole
 from greenroom.loopback_secrets import LoopbackSecrets
-from greenroom.tls.channel import TlsError
+from greenroom.tls.channel import HAS_IT_TLS, TlsError
 from greenroom.tls.credentials import BearerCredentials, Credentials, Loaded
 from greenroom.tls.demands import Demand
 from greenroom.tls.sockets import TlsSocket
@@ -84,12 +84,21 @@ def credentials_of(
         if (identity.cluster, identity.role) != (cluster, role) or (name and identity.name != name):
             raise UsageError(
                 f"{files.option('cert')}: the certificate is that of {identity.uri}, and this is "
-                f"greenroom://{cluster}/{role}/{name or '*'}"
+                f"greenroom://{cluster}/{role}/{name or '*'}: {_mended(identity, cluster, role)}"
             )
 
     credentials = Credentials(files, _tell_refused, _tell_taken, check=check)
     reloading.note(credentials)
     return credentials
+
+
+def _mended(identity: Identity, cluster: str, role: IdentityRole) -> str:
+    """Return what to do about a certificate that is not that of the process which shows it."""
+    if identity.role != role:
+        return f"give it the certificate of a {role}"
+    if identity.cluster != cluster:
+        return "name the cluster with --cluster (GREENROOM_CLUSTER), or give it a certificate of this one"
+    return "name the node with --name (GREENROOM_NAME), or give it its own certificate"
 
 
 def tokens_of(options: NodeTlsOptions, cluster: str) -> Tokens | None:
@@ -193,7 +202,7 @@ class Trust:
             tls.close()
             reason = error.strerror or str(error)
             kind = TlsError if tls.heard else NoTlsError
-            raise kind(f"it ended the TLS handshake ({reason}); has it TLS?") from None
+            raise kind(f"it ended the TLS handshake ({reason}); {HAS_IT_TLS}") from None
         except BaseException:
             tls.close()
             raise

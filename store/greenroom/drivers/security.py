@@ -4,7 +4,7 @@ import socket
 from weakref import WeakKeyDictionary
 
 from greenroom.identities import Identity
-from greenroom.tls.channel import TlsError
+from greenroom.tls.channel import HAS_IT_TLS, TlsError
 from greenroom.tls.credentials import BearerCredentials, Credentials, Loaded
 from greenroom.tls.demands import node_of
 from greenroom.tls.sockets import TlsSocket, Want
@@ -58,7 +58,7 @@ class Security:
             raise TlsError(f"it is not trusted: {error}") from None
         except OSError as error:
             reason = error.strerror or str(error)
-            raise TlsError(f"it ended the TLS handshake ({reason}); has it TLS?") from None
+            raise TlsError(f"it ended the TLS handshake ({reason}); {HAS_IT_TLS}") from None
         if want == "done":
             self._proven[tls] = proven = self._credentials.current().prove(tls)
             node_of(self._cluster, node).check(proven.identity)

@@ -44,6 +44,10 @@ _HINTS = {
 """What to do about a certificate, by the number of what is wrong with it (X509_V_ERR_... of OpenSSL)."""
 
 
+HAS_IT_TLS = "has it TLS? If not, connect with greenroom://, or without the options of TLS"
+"""What to ask about somebody who ends a handshake without a word of TLS."""
+
+
 class TlsError(OSError):
     """The connection is not, or no longer, one of TLS with somebody that we trust. Says why."""
 

@@ -249,12 +249,26 @@ def _load_certificate(context: ssl.SSLContext, files: TlsFiles) -> None:
             raise UsageError(
                 f"{files.option('key')}: {files.key} is not the key of the certificate {files.cert}"
             ) from None
+        if _is_swapped(files):
+            raise UsageError(
+                f"{files.option('cert')}: {files.cert} holds a key, and {files.key} a certificate: exchange "
+                "them"
+            ) from None
         raise UsageError(
             f"{files.option('cert')}: {files.cert} with the key {files.key} cannot be used: they must be PEM "
             f"({(error.reason or 'unknown').lower().replace('_', ' ')})"
         ) from None
     except OSError as error:
         raise UsageError(_unreadable(files, "cert", error)) from None
+
+
+def _is_swapped(files: TlsFiles) -> bool:
+    """Whether each of certificate and key is in the file of the other."""
+    try:
+        cert, key = Path(files.cert).read_bytes(), Path(files.key).read_bytes()
+    except OSError:
+        return False
+    return b"PRIVATE KEY-----" in cert and b"BEGIN CERTIFICATE" in key and b"BEGIN CERTIFICATE" not in cert
 
 
 class _PasswordAskedError(Exception):

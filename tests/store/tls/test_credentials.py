@@ -74,6 +74,12 @@ def test_encrypted_key_is_refused_and_nobody_is_asked(files: TlsFiles) -> None:
         load(files)
 
 
+def test_key_in_the_place_of_its_certificate_is_told(files: TlsFiles) -> None:
+    Path(files.cert).chmod(0o600)
+    with pytest.raises(UsageError, match=r"tls_cert: .*n1.key holds a key, and .*n1.pem a certificate"):
+        load(msgspec.structs.replace(files, cert=files.key, key=files.cert))
+
+
 def test_key_of_another_certificate_is_refused(files: TlsFiles, tmp_path: Path) -> None:
     other = AUTHORITY.issue(NODE).files(tmp_path)
     with pytest.raises(UsageError, match=r"tls_key: .* is not the key of the certificate"):
