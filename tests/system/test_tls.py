@@ -23,6 +23,7 @@ from greenroom_cluster.runtime.dialing import DialFailedError, dial
 from greenroom_cluster.runtime.ports import free_port
 from greenroom_cluster.runtime.proving import Trust
 from greenroom_cluster.runtime.reading import ConnectionEndedError
+from greenroom_cluster.user_sessions import end_sessions_at
 from tests.authority import Authority, Holder
 from tests.system.raw import hello
 from tests.system.test_mistakes import CLUSTER, Command, Host
@@ -432,7 +433,11 @@ async def check_ending(cluster: Secured) -> None:
         refused = await trio.run_process(
             [*command, "--namespace", "other", *observer], capture_stderr=True, check=False
         )
-        assert (refused.returncode, b"not-allowed" in refused.stderr) == (1, True), refused.stderr
+        assert (refused.returncode, b"needs that of an operator" in refused.stderr) == (2, True)
+        # Who asks in another way is refused by the actors.
+        looking = cluster.credentials(cluster.authority.issue(uri("observer", "grafana")))
+        with pytest.raises(UnavailableError, match="not-allowed"):
+            await end_sessions_at(cluster.addresses, CLUSTER, "alice@shop", "other", 3, credentials=looking)
         assert await beside.get(session.session_id) is not None
     lines = [line for name in NODES for line in cluster.nodes[name].logged("operator_command")]
     told = {(line["command"], line["who"], line.get("namespace"), line["outcome"]) for line in lines}

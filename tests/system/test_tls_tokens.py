@@ -11,9 +11,13 @@ import trio
 from msgspec.structs import replace
 
 import greenroom
-from greenroom import SessionNotFoundError, UsageError
+from greenroom import GreenroomError, SessionNotFoundError, UsageError
 from greenroom.identities import parse_identity
+from greenroom.rereading import ignore
+from greenroom.tls.credentials import BearerCredentials, BearerFiles
 from greenroom.tokens import Token, new_token
+from greenroom_cluster.backups.taking import take_backup
+from greenroom_cluster.orders import forget_node_at
 from greenroom_cluster.tokens.entries import line_of
 from greenroom_cluster.tokens.files import write_text
 from greenroom_cluster.tokens.table import Bearer
@@ -113,13 +117,20 @@ async def check_commands(cluster: Secured, tokens: Tokens, observer: Token, clie
     node = ("--connect", cluster.addresses[0])
     assert (await command("health", *node))[0] == 0
     assert (await command("status", *node, "--json"))[0] == 0
-    # An app's token asks no node where its actors are; an observer's does, and the first actor refuses.
+    at = ("--coordinator", cluster.coordinator_address)
+    for each in (("backup", str(tokens.folder / "copy"), *node), ("forget-node", "n3", *at)):
+        status, said = await command(*each)
+        assert (status, "no token is for this" in said) == (2, True), said
+    # Who asks in another way is refused by the servers: by every node, the first actor, the coordinator.
     for token, copies in ((client, "not-allowed"), (observer, "lets only an operator copy")):
-        status, said = await command("backup", str(tokens.folder / "copy"), *node, token=token)
-        assert (status != 0, copies in said) == (True, True), said
-        at = ("--coordinator", cluster.coordinator_address)
-        status, said = await command("forget-node", "n3", *at, token=token)
-        assert (status != 0, "must answer here" in said) == (True, True), said
+        files = BearerFiles(
+            token=str(tokens.file_of(token, "command")), ca=str(tokens.folder / "tokens-ca.pem"), flags=True
+        )
+        bearer = BearerCredentials(files, ignore)
+        with pytest.raises(GreenroomError, match=copies):
+            await take_backup(cluster.addresses, CLUSTER, tokens.folder / "copy", credentials=bearer)
+        with pytest.raises(GreenroomError, match="must answer here"):
+            await forget_node_at(cluster.coordinator_address, CLUSTER, "n3", credentials=bearer)
     status, said = await command("health", *node, token=client)
     assert (status, "not-allowed" in said) == (3, True), said
     status, said = await command("health", *node, "--tls-cert", "app.pem")

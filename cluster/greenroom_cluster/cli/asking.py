@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from greenroom.errors import UsageError
+from greenroom.identities import Identity, IdentityRole
 from greenroom.rereading import ignore
 from greenroom.tls.credentials import BearerCredentials, Credentials
 from greenroom_cluster import config
@@ -20,6 +21,17 @@ if TYPE_CHECKING:
     from greenroom_cluster.runtime.proving import Keys
 
 _LOGS_OF_QUESTIONS = LogSettings(level="error")
+_SHOWN_AS: Mapping[IdentityRole, frozenset[IdentityRole]] = {
+    "observer": frozenset({"observer", "operator", "node"}),
+    "operator": frozenset({"operator"}),
+    "client": frozenset({"client"}),
+}
+"""Whose certificate is for what a command does: looks, changes something, or creates sessions."""
+_A: Mapping[IdentityRole, str] = {
+    "observer": "an observer or operator",
+    "operator": "an operator",
+    "client": "a client",
+}
 
 
 def run(
@@ -53,10 +65,11 @@ def ask(
     cluster: str,
     *more: Any,
     access: config.AccessOptions,
+    role: IdentityRole = "observer",
     json: bool = False,
     failed: Mapping[str, Any] = MappingProxyType({}),
 ) -> Any:
-    """Run `work` on the cluster at these addresses; if none answers, say so and exit.
+    """Run `work` on the cluster at these addresses, in a role; if none answers, say so and exit.
 
     `work` is told by a keyword how to secure its connections. With `json`, the error is printed as JSON too,
     after what `failed` holds.
@@ -64,7 +77,7 @@ def ask(
     from greenroom_cluster.questions import NoNodeError
 
     try:
-        secured = partial(work, credentials=keys_of(access, cluster))
+        secured = partial(work, credentials=keys_of(access, cluster, role))
         return run(secured, addresses_of(connect), cluster, *more)
     except NoNodeError as error:
         text = str(error)
@@ -77,16 +90,32 @@ def ask(
     return fail(printable(text), status, tell)
 
 
-def keys_of(access: config.AccessOptions, cluster: str) -> "Keys | None":
-    """Return what a command shows or proves to this cluster; None for nothing. Raises UsageError.
+def keys_of(access: config.AccessOptions, cluster: str, role: IdentityRole = "observer") -> "Keys | None":
+    """Return what a command shows or proves to this cluster; None for nothing.
 
-    It is over before files change, so it says nothing of that.
+    Raises UsageError, also if that is not for what the command does. It is over before files change, so it
+    says nothing of that.
     """
     bearer = access.tls.bearer_files()
     if bearer is not None:
+        if role != "observer":
+            raise UsageError(
+                f"{bearer.option('token')}: no token is for this: give the certificate of {_A[role]} with "
+                "--tls-cert, --tls-key and --tls-ca"
+            )
         return BearerCredentials(bearer, ignore)
     files = access.tls.files()
-    return access.proof.secrets(cluster) if files is None else Credentials(files, ignore)
+    if files is None:
+        return access.proof.secrets(cluster)
+    option = files.option("cert")
+
+    def check(identity: Identity) -> None:
+        if identity.role not in _SHOWN_AS[role]:
+            raise UsageError(
+                f"{option}: the certificate is that of {identity.uri}, and this needs that of {_A[role]}"
+            )
+
+    return Credentials(files, ignore, check=check)
 
 
 def print_json(document: dict[str, Any]) -> None:

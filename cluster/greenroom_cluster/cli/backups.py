@@ -76,7 +76,7 @@ def backup(
             told = progress.copied
             return await take_backup(addresses, name, file, told=told, credentials=credentials)
 
-    _print_taken(ask(work, connect, cluster, access=access, json=json), str(file), json=json)
+    _print_taken(ask(work, connect, cluster, access=access, role="operator", json=json), str(file), json=json)
 
 
 @with_options_of(config.AccessOptions)
@@ -120,7 +120,7 @@ def export_lines(
             told = progress.copied
             return await export_sessions(addresses, name, write, told=told, credentials=credentials)
 
-    taken = ask(work, connect, cluster, access=access, json=json)
+    taken = ask(work, connect, cluster, access=access, role="operator", json=json)
     if file != "-":
         _print_taken(taken, file, json=json)
 
@@ -197,7 +197,7 @@ def _restore(
                 told = progress.restored
                 return await restore_sessions(store, sessions(), created_before_us=before_us, told=told)
 
-    done = ask(work, connect, cluster, access=access, json=json)
+    done = ask(work, connect, cluster, access=access, role="client", json=json)
     if json:
         print_json(msgspec.to_builtins(done))
         return

@@ -237,7 +237,9 @@ def forget_node(
     from greenroom_cluster.orders import forget_node_at
 
     config.check_addresses("--coordinator", coordinator)
-    told = run(partial(forget_node_at, credentials=keys_of(access, cluster)), coordinator, cluster, name)
+    told = run(
+        partial(forget_node_at, credentials=keys_of(access, cluster, "operator")), coordinator, cluster, name
+    )
     for line in (f"node {name} is forgotten", *told):
         print_line(printable(line))
 
@@ -258,7 +260,9 @@ def declare_dead(
     from greenroom_cluster.orders import declare_dead_at
 
     config.check_addresses("--coordinator", coordinator)
-    told = run(partial(declare_dead_at, credentials=keys_of(access, cluster)), coordinator, cluster, name)
+    told = run(
+        partial(declare_dead_at, credentials=keys_of(access, cluster, "operator")), coordinator, cluster, name
+    )
     for line in (f"the processes of node {name} count as dead", *told):
         print_line(printable(line))
 
@@ -274,7 +278,7 @@ def drop_record(
     """Drop the record that ended a shard's primary, so that the shard serves again."""
     from greenroom_cluster.inspection import drop_record_at
 
-    record = ask(drop_record_at, connect, cluster, shard, access=access)
+    record = ask(drop_record_at, connect, cluster, shard, access=access, role="operator")
     sys.stdout.write(
         f"shard {shard} goes on without record {record.epoch}/{record.sequence}, "
         f"a {record.kind} of {record.size_bytes} bytes\n"

@@ -140,7 +140,7 @@ def _ask(
             await user_sessions.end_session_at(*of_user, handle, credentials=credentials)
         return _Found(where, others, ended=len(once))
 
-    found: _Found = ask(work, connect, cluster, access=access, json=json)
+    found: _Found = ask(work, connect, cluster, access=access, role="operator", json=json)
     return found
 
 

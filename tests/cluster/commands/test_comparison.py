@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from greenroom_cluster.cluster_status import ActorStatus, ClusterStatus, NodeStatus, ShardStatus
 from greenroom_cluster.comparison import Transition, changes, rates, transitions
 from greenroom_cluster.coordinator_status import AWAY, UP, CoordinatorStatus
-from greenroom_cluster.inspection import ActorStatus, ClusterStatus, NodeStatus, ShardStatus
 
 
 def actor(slot: str, incarnation: str = "1", state: str = "up") -> ActorStatus:

@@ -6,7 +6,7 @@ import pytest
 
 from greenroom_cluster.cli import watching
 from greenroom_cluster.cli.screen import Screen
-from greenroom_cluster.inspection import ClusterStatus
+from greenroom_cluster.cluster_status import ClusterStatus
 from greenroom_cluster.questions import NoNodeError
 
 pytestmark = pytest.mark.trio
