@@ -21,7 +21,7 @@ from benchmarks.servers.cluster import ClusterServer
 from benchmarks.servers.ports import until
 from benchmarks.servers.redis import RedisServer
 from greenroom import UnavailableError
-from greenroom_cluster.inspection import ActorStatus
+from greenroom_cluster.cluster_status import ActorStatus
 
 SAMPLE = 10_000
 _LOAD = Measure(work="mix", callers=8, seconds=0.5, period_seconds=0.004, tolerant=True)

@@ -24,8 +24,9 @@ from benchmarks.servers.ports import until, until_listening
 from greenroom import UnavailableError
 from greenroom.loopback_secrets import LoopbackSecrets
 from greenroom.tls.credentials import Credentials, TlsFiles
+from greenroom_cluster.cluster_status import ActorStatus, ClusterStatus
 from greenroom_cluster.config import Durability
-from greenroom_cluster.inspection import ActorStatus, ClusterStatus, inspect_actors, inspect_cluster
+from greenroom_cluster.inspection import inspect_actors, inspect_cluster
 from greenroom_cluster.questions import fetch_map
 from greenroom_cluster.runtime.ports import hold_port, reserved_port
 

@@ -8,7 +8,7 @@ import msgspec
 from greenroom_cluster import shard_states as states
 
 if TYPE_CHECKING:
-    from greenroom_cluster.inspection import ClusterStatus, ShardStatus
+    from greenroom_cluster.cluster_status import ClusterStatus, ShardStatus
 
 _NODE_REASONS = {
     "up": "it has joined",

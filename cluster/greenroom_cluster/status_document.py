@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from greenroom_cluster.inspection import ClusterStatus
+from greenroom_cluster.cluster_status import ClusterStatus
 
 
 def status_document(found: ClusterStatus) -> dict[str, Any]:

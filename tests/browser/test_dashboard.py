@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from greenroom_cluster.inspection import ClusterStatus
+from greenroom_cluster.cluster_status import ClusterStatus
 from tests.browser.conftest import PAGE_MILLISECONDS, what_is_missing
 from tests.browser.test_website import Reader
 from tests.browser.watched import DATUM, USER, WATCHED, Watched, show_token, watched_cluster

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from greenroom import SessionData, new_session_id, store_from_url
 from greenroom.identities import IdentityRole
+from greenroom_cluster.cluster_status import ClusterStatus
 from greenroom_cluster.demo.faults import actor_victim
-from greenroom_cluster.inspection import ClusterStatus
 from greenroom_cluster.local_settings import LocalClusterSettings
 from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster
 from tests.browser.conftest import HEALTHY_SECONDS, SETTINGS

@@ -13,7 +13,8 @@ import trio
 
 from greenroom.errors import UnavailableError
 from greenroom.tls.credentials import Credentials
-from greenroom_cluster.inspection import ClusterStatus, inspect_cluster
+from greenroom_cluster.cluster_status import ClusterStatus
+from greenroom_cluster.inspection import inspect_cluster
 from greenroom_cluster.runtime.processes import ProcessHandle
 from greenroom_cluster.shard_states import FULL, SAME_ZONE
 from tests.authority import Authority, Holder

@@ -22,8 +22,8 @@ import trio
 from greenroom import BaseSessionStore, SessionData, UnavailableError, new_session_id
 from greenroom.cluster_map import ActorEntry, ClusterMap
 from greenroom.loopback_secrets import LoopbackSecrets
+from greenroom_cluster.cluster_status import ClusterStatus
 from greenroom_cluster.config import NodeOptions, ProcessOptions
-from greenroom_cluster.inspection import ClusterStatus
 from greenroom_cluster.local_settings import LocalClusterSettings
 from greenroom_cluster.logs import LogSettings
 from greenroom_cluster.questions import fetch_map

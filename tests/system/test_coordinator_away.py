@@ -6,8 +6,8 @@ import msgspec
 import pytest
 import trio
 
+from greenroom_cluster.cluster_status import ClusterStatus
 from greenroom_cluster.config import NodeOptions
-from greenroom_cluster.inspection import ClusterStatus
 from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster
 from tests.system.stage import SETTINGS, all_exit, stopped, tree
 from tests.system.test_cli import run_async

@@ -13,8 +13,8 @@ import pytest
 import trio
 
 from greenroom import ClusterStore, UnavailableError, UsageError
+from greenroom_cluster.cluster_status import ClusterStatus
 from greenroom_cluster.config import ActorOptions, NodeOptions
-from greenroom_cluster.inspection import ClusterStatus
 from greenroom_cluster.local_settings import LocalClusterSettings
 from greenroom_cluster.orders import forget_node_at
 from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster

@@ -12,7 +12,8 @@ import trio
 import greenroom
 from greenroom.errors import UnavailableError
 from greenroom.loopback_secrets import LoopbackSecrets
-from greenroom_cluster.inspection import ClusterStatus, inspect_cluster
+from greenroom_cluster.cluster_status import ClusterStatus
+from greenroom_cluster.inspection import inspect_cluster
 from greenroom_cluster.runtime.ports import free_port
 from greenroom_cluster.runtime.processes import ProcessHandle
 from simulations.checks.linearizability import assert_explained

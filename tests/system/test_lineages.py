@@ -17,7 +17,8 @@ from greenroom import ClusterStore, UnavailableError, new_session_id
 from greenroom.loopback_secrets import LoopbackSecrets
 from greenroom_cluster.backups.files import Backup
 from greenroom_cluster.backups.taking import take_backup
-from greenroom_cluster.inspection import ClusterStatus, inspect_cluster
+from greenroom_cluster.cluster_status import ClusterStatus
+from greenroom_cluster.inspection import inspect_cluster
 from greenroom_cluster.orders import forget_node_at
 from greenroom_cluster.runtime.ports import free_port
 from greenroom_cluster.runtime.processes import command_line, descendants_of

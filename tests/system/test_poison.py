@@ -14,8 +14,8 @@ import trio
 
 from greenroom import SessionData, UnavailableError, new_session_id, store_from_url
 from greenroom.errors import OutcomeUnknownError
+from greenroom_cluster.cluster_status import ClusterStatus
 from greenroom_cluster.config import ActorOptions, NodeOptions, ProcessOptions
-from greenroom_cluster.inspection import ClusterStatus
 from greenroom_cluster.local_settings import LocalClusterSettings
 from greenroom_cluster.logs import LogSettings
 from greenroom_cluster.runtime.local import LocalCluster, open_local_cluster

@@ -7,7 +7,7 @@ import pytest
 
 from greenroom import ClusterStore
 from greenroom.cluster_map import ClusterMap
-from greenroom_cluster.inspection import ClusterStatus
+from greenroom_cluster.cluster_status import ClusterStatus
 from tests.system.stage import SETTINGS, Probe, SharedCluster, loaded, tree
 
 pytestmark = [pytest.mark.system, pytest.mark.trio]

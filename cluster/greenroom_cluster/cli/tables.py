@@ -9,10 +9,10 @@ from rich.text import Text
 
 from greenroom.sessions import SessionInfo
 from greenroom_cluster.cli.layout import WIDTH, add_row, new_table, wide_console
+from greenroom_cluster.cluster_status import ActorStatus, ClusterStatus, ShardStatus
 from greenroom_cluster.comparison import Rates
 from greenroom_cluster.disk.inspecting import KeptDirectory
 from greenroom_cluster.escaping import printable
-from greenroom_cluster.inspection import ActorStatus, ClusterStatus, ShardStatus
 from greenroom_cluster.shard_states import (
     ALONE,
     FULL,

@@ -15,8 +15,8 @@ from greenroom_cluster.cli.settings import with_options_of
 
 if TYPE_CHECKING:
     from greenroom_cluster.cli.screen import Screen
+    from greenroom_cluster.cluster_status import ClusterStatus
     from greenroom_cluster.comparison import Rates
-    from greenroom_cluster.inspection import ClusterStatus
 
 _CHANGES_KEPT = 100
 

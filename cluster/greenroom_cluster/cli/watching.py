@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from greenroom_cluster.cluster_status import ClusterStatus
 from greenroom_cluster.exits import end_in_order
-from greenroom_cluster.inspection import ClusterStatus, inspect_cluster
+from greenroom_cluster.inspection import inspect_cluster
 from greenroom_cluster.questions import NoNodeError
 from greenroom_cluster.runtime.tasks import open_tasks
 

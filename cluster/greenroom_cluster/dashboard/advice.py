@@ -15,7 +15,7 @@ from greenroom_cluster.shard_states import ALONE, JOINING, UNAVAILABLE
 from greenroom_cluster.shortages import ADD_NODE
 
 if TYPE_CHECKING:
-    from greenroom_cluster.inspection import ClusterStatus
+    from greenroom_cluster.cluster_status import ClusterStatus
 
 Level: TypeAlias = Literal["act", "watch", "none"]
 """Whether an operator should do something, see how it goes on, or neither."""

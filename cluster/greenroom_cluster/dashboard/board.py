@@ -18,7 +18,7 @@ from greenroom_cluster.dashboard.traffic import Told, Traffic, actors_in, traffi
 from greenroom_cluster.shard_states import STATE_NAMES
 
 if TYPE_CHECKING:
-    from greenroom_cluster.inspection import ClusterStatus, ShardStatus
+    from greenroom_cluster.cluster_status import ClusterStatus, ShardStatus
 
 KEPT_SECONDS = 300.0
 TRANSITIONS_KEPT = 100

@@ -11,7 +11,7 @@ from greenroom_cluster.runtime.proving import Keys, credentials_in
 from greenroom_cluster.runtime.supervision import Supervisor
 
 if TYPE_CHECKING:
-    from greenroom_cluster.inspection import ClusterStatus
+    from greenroom_cluster.cluster_status import ClusterStatus
 
 NAME = "coordinator"
 

@@ -8,10 +8,10 @@ import msgspec
 import trio
 
 from greenroom.errors import UnavailableError, UsageError
+from greenroom_cluster.cluster_status import ClusterStatus
 from greenroom_cluster.dashboard.board import Board, Look
 from greenroom_cluster.dashboard.editions import Editions
 from greenroom_cluster.http.looks import Looks
-from greenroom_cluster.inspection import ClusterStatus
 from greenroom_cluster.metrics.readings import Reading
 from greenroom_cluster.runtime.tasks import open_tasks
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import trio
 
+from greenroom_cluster.cluster_status import ClusterStatus
 from greenroom_cluster.http.view import View
-from greenroom_cluster.inspection import ClusterStatus
 from greenroom_cluster.metrics.readings import Reading
 
 _PAUSE_SECONDS = 0.25

@@ -15,7 +15,7 @@ from greenroom_cluster.runtime.proving import Keys
 from greenroom_cluster.runtime.supervision import Supervisor
 
 if TYPE_CHECKING:
-    from greenroom_cluster.inspection import ClusterStatus
+    from greenroom_cluster.cluster_status import ClusterStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,12 @@ class NodeView:
         if cluster_map is None:
             raise UnavailableError("this node has not got the cluster map yet")
         # Only here: few nodes are ever asked.
-        from greenroom_cluster.inspection import inspect_actors, summarize
+        from greenroom_cluster.cluster_status import summarize
+        from greenroom_cluster.inspection import inspect_actors
 
-        return summarize(cluster_map, await inspect_actors(cluster_map, credentials=self.keys))
+        untrusted: dict[bytes, str] = {}
+        told = await inspect_actors(cluster_map, credentials=self.keys, untrusted=untrusted)
+        return summarize(cluster_map, told, untrusted)
 
     async def readings(self) -> Mapping[str, Sequence[Reading]]:
         """Return what this node and its actors tell, by their names."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 from greenroom_cluster.metrics.readings import Reading
 
 if TYPE_CHECKING:
-    from greenroom_cluster.inspection import ClusterStatus
+    from greenroom_cluster.cluster_status import ClusterStatus
 
 
 class View(Protocol):

@@ -22,6 +22,7 @@ from greenroom.cluster_map import ActorEntry, ClusterMap
 from greenroom.errors import GreenroomError, UnavailableError, UsageError
 from greenroom.identities import IdentityRole
 from greenroom.loopback import INSECURE_OPTION, surely_beyond
+from greenroom_cluster.cluster_status import ClusterStatus
 from greenroom_cluster.config import (
     COORDINATOR_ADDRESS,
     AccessOptions,
@@ -33,7 +34,7 @@ from greenroom_cluster.coordination.storage import refuse_kept_map
 from greenroom_cluster.exits import EXIT_USAGE
 from greenroom_cluster.http.addresses import HttpAddresses
 from greenroom_cluster.http.door import DASHBOARD_PATH
-from greenroom_cluster.inspection import ClusterStatus, inspect_cluster
+from greenroom_cluster.inspection import inspect_cluster
 from greenroom_cluster.local_settings import HTTP_ADDRESS, LocalClusterSettings
 from greenroom_cluster.questions import fetch_map
 from greenroom_cluster.restarts import GiveUp, RestartPolicy

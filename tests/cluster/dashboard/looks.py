@@ -5,10 +5,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from greenroom_cluster.cluster_status import ActorStatus, ClusterStatus, NodeStatus, ShardStatus
 from greenroom_cluster.coordinator_status import UP, CoordinatorStatus
 from greenroom_cluster.dashboard.board import Look
 from greenroom_cluster.dashboard.traffic import Told
-from greenroom_cluster.inspection import ActorStatus, ClusterStatus, NodeStatus, ShardStatus
 from greenroom_cluster.metrics.readings import NS, Readings, Spread
 
 BEGAN = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)

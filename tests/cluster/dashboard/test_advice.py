@@ -7,9 +7,9 @@ import typer
 from msgspec.structs import replace
 
 from greenroom_cluster.cli.commands import app
+from greenroom_cluster.cluster_status import ClusterStatus, NodeStatus, SuspendedStatus
 from greenroom_cluster.coordinator_status import AWAY, CoordinatorStatus
 from greenroom_cluster.dashboard.advice import Advice, advice
-from greenroom_cluster.inspection import ClusterStatus, NodeStatus, SuspendedStatus
 from greenroom_cluster.planning.waiting import MissingDirectories, Waiting
 from tests.cluster.dashboard.looks import WHOLE, actor, shard, with_node, with_shards
 

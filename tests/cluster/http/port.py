@@ -10,8 +10,8 @@ import httpx
 import trio
 
 from greenroom.errors import UnavailableError
+from greenroom_cluster.cluster_status import ClusterStatus, ShardStatus
 from greenroom_cluster.http.port import HttpPort, HttpSettings
-from greenroom_cluster.inspection import ClusterStatus, ShardStatus
 from greenroom_cluster.metrics.readings import Reading
 from greenroom_cluster.tls_options import ServerTlsOptions
 

@@ -14,10 +14,10 @@ from greenroom.addresses import parse_address
 from greenroom.errors import UsageError
 from greenroom.loopback_secrets import LoopbackSecrets
 from greenroom.tokens import new_token
+from greenroom_cluster.cluster_status import ClusterStatus
 from greenroom_cluster.http import port as port_module
 from greenroom_cluster.http import site, visitor
 from greenroom_cluster.http.port import HttpPort, HttpSettings
-from greenroom_cluster.inspection import ClusterStatus
 from greenroom_cluster.runtime import judging
 from greenroom_cluster.runtime.reloading import reload_all
 from greenroom_cluster.tls_options import NodeTlsOptions, ServerTlsOptions

@@ -10,8 +10,10 @@ from greenroom.framing import encode_frames, encode_greeting
 from greenroom.known_coordinators import KnownCoordinators
 from greenroom.near_use import NearUse
 from greenroom_cluster.cli.tables import print_status
+from greenroom_cluster.cluster_status import summarize
 from greenroom_cluster.coordinator_status import CoordinatorStatus, Undecided
-from greenroom_cluster.inspection import inspect_actors, summarize
+from greenroom_cluster.inspection import inspect_actors
+from greenroom_cluster.links.handshake import NOT_ALLOWED
 from greenroom_cluster.shard_states import ALONE, FULL, JOINING, SAME_NODE, SAME_ZONE, UNAVAILABLE
 from greenroom_cluster.shortages import LackedCopy, lacked_copies
 
@@ -492,6 +494,37 @@ async def test_an_actor_with_a_malformed_address_hides_no_other() -> None:
         inspected = await inspect_actors(msgspec.structs.replace(found, actors=actors), credentials=None)
         assert set(inspected) == {B}
         tasks.cancel_scope.cancel()
+
+
+@pytest.mark.trio
+async def test_actors_that_distrust_who_asks_are_not_taken_for_away() -> None:
+    """Whoever showed the certificate of a coordinator read that no shard of a whole cluster served."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(encode_greeting(NOT_ALLOWED))
+        while await stream.receive_some():
+            pass
+
+    async with trio.open_nursery() as tasks:
+        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        tasks.start_soon(trio.serve_listeners, serve, [listener])
+        found = cluster_map(B)
+        refusing = f"127.0.0.1:{listener.socket.getsockname()[1]}"
+        actors = {
+            A: msgspec.structs.replace(found.actors[A], address="127.0.0.1:9"),
+            B: msgspec.structs.replace(found.actors[B], address=refusing),
+        }
+        found = msgspec.structs.replace(found, actors=actors)
+        untrusted: dict[bytes, str] = {}
+        inspected = await inspect_actors(found, credentials=None, untrusted=untrusted)
+        status = summarize(found, inspected, untrusted)
+        tasks.cancel_scope.cancel()
+    assert [bool(actor.untrusted) for actor in status.actors] == [False, True]
+    warning = status.warnings()[0]
+    assert warning.startswith("not known, and counted as away: n2/0. Who asks and who answers must trust")
+    assert NOT_ALLOWED.message in warning
+    assert warning.endswith("--tls-cert), or with a token that all nodes know")
 
 
 def test_what_clients_keep_is_shown_if_asked_for(capsys: pytest.CaptureFixture[str]) -> None:

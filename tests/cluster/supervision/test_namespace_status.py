@@ -6,7 +6,7 @@ import pytest
 from greenroom import wire
 from greenroom.namespace_use import NamespaceUse
 from greenroom_cluster.cli.tables import print_status
-from greenroom_cluster.inspection import ClusterStatus, summarize
+from greenroom_cluster.cluster_status import ClusterStatus, summarize
 from greenroom_cluster.namespace_status import NamespaceStatus
 from tests.cluster.supervision.test_inspection import A, B, cluster_map, replica
 
