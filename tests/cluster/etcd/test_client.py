@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 import trio
 
@@ -345,3 +346,31 @@ def test_members_are_named_by_a_url(url: str, urls: tuple[str, ...], prefix: str
 def test_a_url_that_names_no_members_is_refused(url: str) -> None:
     with pytest.raises(UsageError):
         etcd_settings(url, "--store")
+
+
+@pytest.mark.trio
+async def test_port_for_peers_is_told_from_that_for_clients() -> None:
+    """It tells its version as the other does, and knows no gateway."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/version":
+            return httpx.Response(200, json={"etcdserver": "3.5.16", "etcdcluster": "3.5.0"})
+        return httpx.Response(404, text="404 page not found\n")
+
+    settings = etcd_settings("etcd://127.0.0.1:2380", "--store")
+    async with EtcdClient(settings, transport=httpx.MockTransport(answer)) as etcd:
+        with pytest.raises(
+            EtcdAwayError, match=r"http://127\.0\.0\.1:2380 answers: .*port for clients.*2379"
+        ):
+            await etcd.range(Range(b"a"))
+
+
+@pytest.mark.trio
+async def test_plain_member_asked_by_tls_is_told_as_one() -> None:
+    def refuse(_: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("wrong version number")
+
+    settings = etcd_settings("etcds://127.0.0.1:2379", "--store")
+    async with EtcdClient(settings, transport=httpx.MockTransport(refuse)) as etcd:
+        with pytest.raises(EtcdAwayError, match=r"speak TLS\? If not, name it by etcd:// in --store"):
+            await etcd.range(Range(b"a"))

@@ -215,9 +215,9 @@ class EtcdClient:
     def _refuse(self, url: str, body: bytes, status: int) -> None:
         try:
             gateway.raise_failure(body, status)
-        except EtcdAwayError:
+        except EtcdAwayError as error:
             self._members.failed(url)
-            raise
+            raise EtcdAwayError(f"{url} answers: {error}") from None
         except ForbiddenError as error:
             raise EtcdRefusedError(
                 f"etcd does not let user {self._settings.user!r} have the keys below "
@@ -233,7 +233,10 @@ class EtcdClient:
             self._members.silent(url)
         else:
             self._members.failed(url)
-        return EtcdAwayError(f"{url} does not answer: {type(error).__name__} {error}".rstrip())
+        told = f"{url} does not answer: {type(error).__name__} {error}".rstrip()
+        if url.startswith("https:") and isinstance(error, httpx.NetworkError):
+            told += "; does it speak TLS? If not, name it by etcd:// in --store"
+        return EtcdAwayError(told)
 
     # --- members -----------------------------------------------------------------------------------------
 

@@ -277,7 +277,10 @@ def raise_failure(body: bytes, status: int) -> None:
     try:
         failure = msgspec.json.decode(body, type=_Failure, strict=False)
     except msgspec.MsgspecError:
-        raise EtcdAwayError(f"HTTP status {status}, which is not from etcd's gateway") from None
+        raise EtcdAwayError(
+            f"HTTP status {status}, which is not from etcd's gateway. Is it etcd's port for clients (by "
+            "default 2379, its peers use another), and if that speaks TLS, does --store begin with etcds://?"
+        ) from None
     _raise(failure)
 
 
