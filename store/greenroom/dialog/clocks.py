@@ -20,8 +20,12 @@ Timed = TypeVar("Timed", bound=wire.Frame)
 TOLERANCE_US = 5_000_000
 """Up to this difference no time is moved. The cluster follows larger jumps of its own clocks only slowly."""
 
+_STEP_US = 1_000_000
+"""A clock that is this far from where it should be was set, or the host was suspended."""
+
 _TIMES = ("created_us", "expires_us", "absolute_us")
-_TIMED = (wire.Create, wire.Update, wire.Patch, wire.Rotate)
+TIMED = (wire.Create, wire.Update, wire.Patch, wire.Rotate)
+"""The requests that bear times."""
 
 
 class ClusterClock:
@@ -37,6 +41,12 @@ class ClusterClock:
         # By incarnation, counted from where elapsed time begins, like `_own_us`.
         self._actors: dict[bytes, int] = {}
         self._suspended_us = 0
+        # How far this host's clock was ahead of `now_ns` when it was looked at last.
+        self._ahead_us = 0
+
+    def was_set(self, now_ns: int, wall_us: int) -> bool:
+        """Whether this host's clock was set since it was looked at: look again before it is used."""
+        return not -_STEP_US < wall_us - now_ns // 1000 - self._ahead_us < _STEP_US
 
     def own(self, now_ns: int, wall_us: int, elapsed_ns: int | None) -> None:
         """Take in the time of this host's clock.
@@ -50,6 +60,7 @@ class ClusterClock:
         elif self._own_us is not None and abs(own_us - self._own_us) > TOLERANCE_US:
             self._actors.clear()
         self._own_us = own_us
+        self._ahead_us = wall_us - now_ns // 1000
         self._reckon()
 
     def heard(self, actor: bytes, clock_us: int, now_ns: int) -> None:
@@ -81,7 +92,7 @@ class ClusterClock:
 
     def sent(self, request: Single) -> Single:
         """Return the request with its times in the cluster's clock."""
-        return _moved(request, self.offset_us) if isinstance(request, _TIMED) else request
+        return _moved(request, self.offset_us) if isinstance(request, TIMED) else request
 
     def received(self, reply: wire.Reply) -> wire.Reply:
         """Return the reply with its times in this host's clock."""

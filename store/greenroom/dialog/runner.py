@@ -10,6 +10,7 @@ from typing import Any
 
 from greenroom import wire
 from greenroom.deadlines import NEVER_NS
+from greenroom.dialog.clocks import TIMED
 from greenroom.dialog.core import Dialog
 from greenroom.dialog.links import Abort, Close, Open
 from greenroom.dialog.operations import Kind, Single
@@ -153,6 +154,10 @@ class DialogRunner(ABC):
         is the only one in flight and the last one was too.
         """
         dialog = self.dialog
+        if not self._flush_due or isinstance(request, TIMED):
+            wall_us, elapsed_ns = self._clocks()
+            if dialog.clock.was_set(now_ns, wall_us):
+                dialog.clock.own(now_ns, wall_us, elapsed_ns)
         if not dialog.submit(now_ns, request, kind, token):
             self._settle()
         elif dialog.board.queued_bytes >= FLUSH_BYTES:

@@ -173,3 +173,48 @@ def test_a_session_of_a_host_with_a_wrong_clock_lives_as_long_as_it_says(
         lifetime = stored.expires_us - right()
         assert abs(lifetime - 1800 * 1_000_000) < 10_000_000
     assert [("behind" if hours < 0 else "ahead of") in each.message for each in caplog.records] == [True]
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+@pytest.mark.parametrize("together", [1, 8])
+def test_a_clock_that_was_just_set_changes_no_lifetime(
+    hours: int, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next look at the clock, half a second later, was too late for what was created until then."""
+    right = drivers.wall_us
+    ahead_us = 0
+    monkeypatch.setattr(drivers, "wall_us", lambda: right() + ahead_us)
+    with running_cluster() as cluster:
+
+        async def create(store: ClusterStore, shown: datetime) -> str:
+            session = SessionData(
+                session_id=new_session_id(), created=shown, expires=shown + timedelta(minutes=30)
+            )
+            await store.create(session)
+            found = await store.get(session.session_id)
+            assert found is not None
+            assert abs(found.expires - session.expires) < timedelta(seconds=1)
+            return session.session_id
+
+        async def main() -> None:
+            nonlocal ahead_us
+            async with ClusterStore(cluster.address) as store:
+                await create(store, datetime.now(UTC))
+                ahead_us = hours * HOUR_US
+                shown = datetime.now(UTC) + timedelta(hours=hours)
+                await asyncio.gather(*(create(store, shown) for _ in range(together)))
+                ahead_us = 0
+                await create(store, datetime.now(UTC))
+
+        asyncio.run(main())
+        for stored in cluster.state.sessions.values():
+            assert abs(stored.expires_us - right() - 1800 * 1_000_000) < 10_000_000
+
+
+def test_a_step_of_the_clock_is_seen_and_its_drift_is_not() -> None:
+    clock, _ = clock_of(NOW_US)
+    assert not clock.was_set(SECOND, NOW_US + 1_100_000)
+    assert clock.was_set(SECOND, NOW_US + HOUR_US)
+    assert clock.was_set(SECOND, NOW_US - HOUR_US)
+    clock.own(SECOND, NOW_US + HOUR_US, SECOND)
+    assert not clock.was_set(2 * SECOND, NOW_US + HOUR_US + 1_000_000)
