@@ -23,15 +23,17 @@ _log = logging.getLogger("greenroom")
 class LocalWatch:
     """One watch. See `endings.Watch`."""
 
-    __slots__ = ("_group", "digest", "tell")
+    __slots__ = ("_group", "digest", "stopped", "tell")
 
     def __init__(self, group: "Group", digest: bytes, tell: Tell) -> None:
         self._group = group
         self.digest = digest
         self.tell = tell
+        self.stopped = False
 
     def stop(self) -> None:
-        """Be told nothing any more."""
+        """Be told nothing any more, also while others are told of the same end."""
+        self.stopped = True
         self._group.remove(self)
 
 
@@ -102,6 +104,8 @@ class Group(ABC):
             return
         self._forget(digest)
         for watch in watches:
+            if watch.stopped:
+                continue
             try:
                 watch.tell(outcome)
             except Exception:  # noqa: BLE001  it is not the fault of whoever has ended the session

@@ -26,19 +26,23 @@ FLUSH_BYTES = 12 * 1024
 class DialogWatch:
     """One caller who waits for the end of a session. See `endings.Watch`."""
 
-    __slots__ = ("_digest", "_runner", "_tell")
+    __slots__ = ("_digest", "_runner", "_stopped", "_tell")
 
     def __init__(self, runner: "DialogRunner", digest: bytes, tell: Tell) -> None:
         self._runner = runner
         self._digest = digest
         self._tell = tell
+        self._stopped = False
 
     def stop(self) -> None:
-        """Be told nothing any more."""
+        """Be told nothing any more, also while others are told of the same end."""
+        self._stopped = True
         self._runner.unwatch(self._digest, self)
 
     def told(self, outcome: Outcome) -> str:
-        """Tell the caller; return the kind of error that this raised."""
+        """Tell the caller, unless it has stopped; return the kind of error that this raised."""
+        if self._stopped:
+            return ""
         try:
             self._tell(outcome)
         except Exception as error:  # noqa: BLE001  it is the caller's, and must not keep others from being told

@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from greenroom.endings import Ended
+from greenroom.endings import Ended, Watch
+from greenroom.errors import GreenroomError
 from greenroom.testing.contract.stage import POLL_SECONDS, CheckList, Stage
 
 CHECKS = CheckList()
@@ -161,3 +162,25 @@ async def check_all_who_watch_are_told(stage: Stage) -> None:
     outcomes = await stage.library.gather(act, *(listener.listen for listener in listeners))
     assert [each for each in outcomes if isinstance(each, Exception)] == []
     assert all(is_one_of(listener.heard, "logout") for listener in listeners)
+
+
+@CHECKS.check("endings")
+async def check_a_watch_may_be_stopped_by_who_is_told(stage: Stage) -> None:
+    """Whoever is told first may stop the watch of another, which then hears nothing."""
+    session = await stage.created()
+    watches: list[Watch] = []
+    told: list[int] = []
+
+    def tell(number: int, _: Ended | GreenroomError) -> None:
+        told.append(number)
+        for watch in watches:
+            watch.stop()
+
+    watches += [stage.store.watch(session.session_id, partial(tell, number)) for number in range(3)]
+    await stage.library.sleep(POLL_SECONDS)
+    await stage.store.delete(session.session_id)
+    for _ in range(100):
+        if told:
+            break
+        await stage.library.sleep(POLL_SECONDS)
+    assert len(told) == 1, f"{len(told)} of 3 watches were told, of which the first had stopped the others"
