@@ -104,6 +104,8 @@ class ClusterStore(BaseSessionStore):
             near_eager=checked("near_eager", near_eager),
             watches_max=checked("watches_max", watches_max),
         )
+        if settings.near_eager and not settings.near_sessions:
+            raise UsageError("near_eager keeps nothing without near_sessions, how many sessions to keep")
         self._settings = settings
         self.contention_seconds = settings.deadline_seconds
         given = {"tls_cert": tls_cert, "tls_key": tls_key, "tls_ca": tls_ca, "tls_deny": tls_deny}

@@ -58,7 +58,7 @@ def store_from_url(url: str, *, clock: Callable[[], datetime] = utc_now) -> Base
         raise UsageError(f"a store URL is a str, not {type(url).__name__}; {_FORMS}")
     if url.startswith("memory:"):
         if url != "memory://":
-            raise UsageError('the URL of a memory store is exactly "memory://"')
+            raise UsageError('the URL of a memory store is exactly "memory://": it has no options')
         return MemoryStore(clock=clock)
     if url.startswith("sqlite:"):
         return _sqlite_store(url, clock)

@@ -94,6 +94,7 @@ def test_deadline_reaches_the_store() -> None:
         ("greenrooms://a:1", "tls_cert, tls_key and tls_ca are missing: write greenrooms://"),
         ("greenrooms://a:1?tls_cert=a&tls_key=b", "and tls_ca is missing: write greenrooms://"),
         ("greenroom://a:1?zone=b/c", "zone is the zone in which this app runs"),
+        ("greenroom://a:1?near_eager=true", "near_eager keeps nothing without near_sessions"),
         ("greenroom://a:1?synchronous=full", "a greenroom:// URL has no option 'synchronous'"),
         ("greenroom://a:1?cluster=shop", "greenroom://host:port/NAME"),
         ("greenroom://a:1?operations_max=9", "pass operations_max=... to ClusterStore"),
