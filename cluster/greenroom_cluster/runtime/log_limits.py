@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 _MINUTE_SECONDS = 60.0
+_REMEMBERED_MAX = 32
 
 
 class OnceAMinute:
@@ -24,15 +25,17 @@ class OnceAMinute:
 class LimitedLog:
     """Passes at most `lines` lines per event name and second, and counts those that it holds back.
 
-    A line that says the same as the last one of its event is held back for `repeat_seconds`. The next line of
-    that event that passes carries the count as `suppressed`.
+    A line that says the same as one of its event did is held back for `repeat_seconds`; so many different
+    ones are remembered as `_REMEMBERED_MAX`. The next line of that event that passes carries the count as
+    `suppressed`.
     """
 
     def __init__(self, log: Any, *, lines: int = 5, repeat_seconds: float = 0) -> None:
         self._log = log
         self._lines = lines
         self._repeat_seconds = repeat_seconds
-        self._last: dict[str, tuple[dict[str, object], float]] = {}
+        # When each line was told, by its event and what it says.
+        self._told: dict[str, dict[str, float]] = {}
         self._windows: dict[str, tuple[int, int]] = {}
         self._suppressed: dict[str, int] = {}
 
@@ -58,14 +61,20 @@ class LimitedLog:
             self._suppressed[event] = self._suppressed.get(event, 0) + 1
             return
         self._windows[event] = (second, used + 1)
-        if self._repeat_seconds:
-            self._last[event] = (fields, now)
         suppressed = self._suppressed.pop(event, 0)
         if suppressed:
             fields = {**fields, "suppressed": suppressed}
         method(event, **fields)
 
     def _repeats(self, event: str, fields: dict[str, object], now: float) -> bool:
-        """Whether that was said just before."""
-        last, told = self._last.get(event, ({}, now - self._repeat_seconds))
-        return last == fields and now < told + self._repeat_seconds
+        """Whether that was said within `repeat_seconds`; if not, it counts as said now."""
+        if not self._repeat_seconds:
+            return False
+        told, line = self._told.setdefault(event, {}), repr(fields)
+        if now < told.get(line, now - self._repeat_seconds) + self._repeat_seconds:
+            return True
+        told.pop(line, None)
+        told[line] = now  # behind all others, so the oldest are first
+        if len(told) > _REMEMBERED_MAX:
+            del told[next(iter(told))]
+        return False

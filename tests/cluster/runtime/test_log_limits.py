@@ -37,10 +37,26 @@ def test_one_line_said_again_is_told_once_a_minute(lines: Lines) -> None:
 
 
 def test_a_line_that_says_something_else_is_told_at_once(lines: Lines) -> None:
+    """Each once a minute: of three members of etcd that are away each has its reason, in turns."""
     log = LimitedLog(lines, repeat_seconds=60)
-    for reason in ("older", "older", "foreign", "older"):
+    for _ in range(100):
+        for reason in ("older", "foreign", "older"):
+            log.error("refused", reason=reason)
+        lines.now += 0.5
+    assert [line["reason"] for line in lines.told] == ["older", "foreign"]
+    lines.now += 60
+    log.error("refused", reason="foreign")
+    assert lines.told[-1] == {"event": "refused", "reason": "foreign", "suppressed": 298}
+
+
+def test_so_many_lines_are_remembered_and_no_more(lines: Lines) -> None:
+    log = LimitedLog(lines, lines=1000, repeat_seconds=60)
+    for reason in range(log_limits._REMEMBERED_MAX + 1):
         log.error("refused", reason=reason)
-    assert [line["reason"] for line in lines.told] == ["older", "foreign", "older"]
+    log.error("refused", reason=1)
+    assert len(lines.told) == log_limits._REMEMBERED_MAX + 1
+    log.error("refused", reason=0)
+    assert lines.told[-1]["reason"] == 0, "it is forgotten, and counts as new"
 
 
 def test_without_that_limit_lines_are_counted_by_the_second(lines: Lines) -> None:
