@@ -116,8 +116,10 @@ class CoordinatorLink:
                     self._process.later(seconds, self._overdue, token)
                 case session.Answered(token=int() as call, reply=reply):
                     self._answered.pop(call)(reply)
-                case session.End():
+                case session.End() as end:
                     going_on = False
+                    if end.is_lasting:
+                        self._dialed.shun()
         return going_on
 
 

@@ -46,6 +46,7 @@ class Dialed:
         self._tag = tag
         self._spare: Dialed | None = None
         self._stopped = False
+        self._shuns = False
         self._answer = redial.Replaced(greeting, negotiation.Agreement(wire.PROTOCOL_VERSION))
         self._attempt: Attempt | None = None
         self._opening: End | None = None
@@ -149,6 +150,11 @@ class Dialed:
         if self._attempt is attempt:
             self._ended("nobody has accepted in time")
 
+    def shun(self) -> None:
+        """Note that who answers there is of no use; the connection ends once its messages are handled."""
+        self._shuns = True
+        self._seek(seeking.Shunned(self.address))
+
     # --- other addresses ---------------------------------------------------------------------------------
 
     def _seek(self, event: seeking.SeekingInput) -> list[seeking.SeekingEffect]:
@@ -243,7 +249,8 @@ class Dialed:
 
     def _received(self, payload: Any) -> None:
         if not self.on_messages(unpack(payload, self._decoder)):
-            self._ended("it is not followed any more")
+            shuns, self._shuns = self._shuns, False
+            self._step(redial.Ended("it is not followed any more", shuns=shuns))
 
     def _reset(self) -> None:
         if self._attempt is not None:

@@ -42,8 +42,8 @@ class OnEtcd:
     def url(self) -> str:
         return f"greenroom://{','.join(self.addresses)}/{CLUSTER}?deadline_seconds=10"
 
-    async def start_coordinator(self, name: str) -> None:
-        store = "etcd://" + ",".join(url.removeprefix("http://") for url in self._members.urls)
+    async def start_coordinator(self, name: str, prefix: str = "") -> None:
+        store = "etcd://" + ",".join(url.removeprefix("http://") for url in self._members.urls) + prefix
         options = ("--store", store, "--cluster", CLUSTER, "--shards", "4")
         self.coordinators[name] = await self._host.start(
             "coordinator", "--listen", self._listen[name], *options
@@ -73,6 +73,9 @@ class OnEtcd:
                 except UnavailableError:
                     pass
                 await trio.sleep(0.05)
+
+    def address_of(self, name: str) -> str:
+        return self._listen[name]
 
     def leader(self) -> str:
         """Who has said last that it leads, of those that run."""
@@ -165,3 +168,26 @@ async def test_a_leader_that_hangs_is_left_before_its_supervisor_ends_it(tmp_pat
         ended = await cluster.coordinators[first].until_logged("process_hangs")
         moved = [each.logged("link_moved")[0]["timestamp"] for each in cluster.nodes.values()]
         assert max(moved) < ended["timestamp"]
+
+
+async def test_coordinator_with_another_prefix_draws_no_node_away(tmp_path: Path) -> None:
+    """It leads a map of its own, in which nobody is; nodes went to it, and none came back."""
+    async with on_etcd(tmp_path) as (cluster, _):
+        leader = cluster.leader()
+        (other,) = {*cluster.coordinators} - {leader}
+        cluster.coordinators[other].process.terminate()
+        await cluster.coordinators[other].process.wait()
+        await cluster.start_coordinator(other, "/another")
+        nodes = cluster.nodes.values()
+        await until(lambda: all(node.logged("coordinator_refused") for node in nodes), 30)
+        told = [line for node in nodes for line in node.logged("coordinator_refused")]
+        assert {(line["code"], line["address"]) for line in told} == {
+            ("older-map", cluster.address_of(other))
+        }
+        found = await cluster.until_whole()
+        for actor in found.actors:
+            ProcessHandle(actor.pid).signal(signal.SIGKILL)
+            found = await cluster.until_whole(found.version + 1)
+        assert not cluster.resigned(leader)
+        # Each process that has a link to the coordinators has gone there once.
+        assert max(len(node.logged("link_moved")) for node in nodes) <= 3

@@ -51,6 +51,7 @@ from greenroom_cluster.coordination.hearing import Hearing
 from greenroom_cluster.coordination.marks import KEPT_SECONDS, Marks
 from greenroom_cluster.coordination.messages import (
     DIRECTORY_OLDER,
+    OLDER_MAP,
     Accepted,
     CoordinatorReply,
     Decided,
@@ -197,7 +198,7 @@ class Coordinator:
             case wire.Subscribe():
                 if self._claims.is_claimant(incoming.sender):
                     # A peer that may know a later map must not take ours for one.
-                    return wire.Goodbye("older-map", CLAIM_LOOKED_INTO)
+                    return wire.Goodbye(OLDER_MAP, CLAIM_LOOKED_INTO)
                 self._subscribed[incoming.connection] = incoming.sender
                 return None
             case Propose():
@@ -475,7 +476,7 @@ class Coordinator:
             if isinstance(incoming.message, ConnectionClosed):
                 self._foreigners.closed(incoming.connection)
                 continue
-            reply = refusal(incoming.message, "older-map", self.refusal)
+            reply = refusal(incoming.message, OLDER_MAP, self.refusal)
             responses.append(Response(incoming.connection, reply))
         return tuple(responses)
 

@@ -38,6 +38,8 @@ SHOWN_MAX = 512
 ETCD_AWAY = "etcd-away"
 """The code of the `Goodbye` of a coordinator that leads no more because etcd does not answer."""
 
+OLDER_MAP = "older-map"
+"""The code of the `Goodbye` of a coordinator whose map is older than one already in use, or may be."""
 RESIGNED = "resigned"
 """The code of the `Goodbye` of a coordinator that leads no more for another reason."""
 

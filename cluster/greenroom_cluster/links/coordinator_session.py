@@ -15,7 +15,9 @@ import msgspec
 from greenroom import wire
 from greenroom.cluster_map import ClusterMap, MapDelta, are_foreign
 from greenroom.testimony import ADDITIONS_MAX, Addition, Testimony
+from greenroom_cluster.coordination.foreigners import OTHER_CLUSTER
 from greenroom_cluster.coordination.messages import (
+    OLDER_MAP,
     SHOW_DIRECTORY,
     Accepted,
     CoordinatorReply,
@@ -190,6 +192,11 @@ class ProposalsRejected(msgspec.Struct, frozen=True):
 class End(msgspec.Struct, frozen=True):
     """End the connection."""
 
+    @property
+    def is_lasting(self) -> bool:
+        """Whether another connection to this coordinator would soon end likewise."""
+        return False
+
 
 class Refused(End, frozen=True):
     """End it: the coordinator has said goodbye, and why."""
@@ -197,9 +204,19 @@ class Refused(End, frozen=True):
     code: str
     reason: str
 
+    @property
+    def is_lasting(self) -> bool:
+        """Whether its map is that of another cluster, or older than ours."""
+        return self.code in (OTHER_CLUSTER, OLDER_MAP)
+
 
 class ForeignMap(End, frozen=True):
     """End it: the coordinator is that of another cluster."""
+
+    @property
+    def is_lasting(self) -> bool:
+        """Always: it will not become that of ours."""
+        return True
 
 
 class OlderMap(End, frozen=True):
@@ -210,6 +227,11 @@ class OlderMap(End, frozen=True):
 
     known: tuple[int, int]
     received: tuple[int, int]
+
+    @property
+    def is_lasting(self) -> bool:
+        """Always: somebody has to do something about it."""
+        return True
 
 
 SessionEffect: TypeAlias = (

@@ -49,11 +49,12 @@ class Answer(msgspec.Struct, frozen=True):
 class Ended(msgspec.Struct, frozen=True):
     """The attempt failed, or the connection has ended or is no longer of use.
 
-    `code` is `NOT_TRUSTED` if TLS could not be agreed on.
+    `code` is `NOT_TRUSTED` if TLS could not be agreed on. `shuns`: who answered is of no use at all.
     """
 
     reason: str
     code: str = ""
+    shuns: bool = False
 
 
 class Replaced(msgspec.Struct, frozen=True):
@@ -136,7 +137,7 @@ class Redial:
     """One connection to `address`, over and over, from the first `Tick` on.
 
     With several, separated by commas, each attempt that fails goes on with the next, and what was up with the
-    same; pauses come after each has been tried. Times are nanoseconds of any one clock. Effects are to be
+    same unless that is shunned; pauses come after each has been tried. Times are nanoseconds of any one clock. Effects are to be
     performed in order, before the next input.
     """
 
@@ -173,8 +174,8 @@ class Redial:
                 if address:
                     self._turn = self._addresses.index(address)
                 return [Reset(), Down(), Up(answer, agreement)]
-            case Ended(reason=reason, code=code), phase if phase != _Phase.PAUSING:
-                return self._ended(now_ns, Failed(reason, code))
+            case Ended(reason=reason, code=code, shuns=shuns), phase if phase != _Phase.PAUSING:
+                return self._ended(now_ns, Failed(reason, code), shuns=shuns)
         return []
 
     @property
@@ -207,13 +208,13 @@ class Redial:
         proving = [] if judged.proof is None else [Prove(judged.proof)]
         return [*proving, Up(judged.answer, judged.agreement)]
 
-    def _ended(self, now_ns: int, failure: Failed) -> list[RedialEffect]:
+    def _ended(self, now_ns: int, failure: Failed, *, shuns: bool = False) -> list[RedialEffect]:
         was_up = self._phase == _Phase.UP
         # An attempt proves nothing, however long it took.
         if was_up and now_ns - self._up_ns > LASTING_NS:
             self._pause_ns = BACKOFF_NS_MIN
         self._phase, self._due_ns = _Phase.PAUSING, now_ns
-        if not was_up:
+        if not was_up or shuns:
             self._turn = (self._turn + 1) % len(self._addresses)
         if was_up or not self._turn:
             self._due_ns += self._pause_ns

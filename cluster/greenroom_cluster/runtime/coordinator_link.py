@@ -124,6 +124,7 @@ class CoordinatorLink:
         self._session = CoordinatorSession(settings.sender, settings.remembered, settings.keeper_of)
         self._connection: FramedConnection | None = None
         self._address = self._farewell = ""
+        self._of_no_use = False
         # Set by `run`, because there is no clock before.
         self._lost_at: float | None = None
         self._wake = trio.Event()
@@ -217,10 +218,12 @@ class CoordinatorLink:
         self._connection, self._address = connection, address
         self._step(session.Connected())
 
-    async def use(self, connection: FramedConnection) -> None:
-        """Receive messages until the session wants to end the connection."""
+    async def use(self, connection: FramedConnection) -> bool:
+        """Receive messages until the session wants to end the connection; return whether for good."""
+        self._of_no_use = False
         while self._step(session.Received(await connection.receive())):
             pass
+        return self._of_no_use
 
     def end(self) -> None:
         """Note that the connection has ended."""
@@ -261,6 +264,7 @@ class CoordinatorLink:
                     _limited_log.warning("proposals_rejected", reason=reason)
                 case session.End() as end:
                     going_on = False
+                    self._of_no_use = end.is_lasting
                     self._log_end(end)
         return going_on
 
@@ -270,9 +274,9 @@ class CoordinatorLink:
                 self._farewell = code
                 _limited_log.info("coordinator_resigned", code=code, address=self._address, reason=reason)
             case session.Refused(code=code, reason=reason):
-                _limited_log.error("coordinator_refused", code=code, reason=reason)
+                _limited_log.error("coordinator_refused", code=code, address=self._address, reason=reason)
             case session.ForeignMap():
-                _limited_log.error("coordinator_of_another_cluster", address=self._settings.address)
+                _limited_log.error("coordinator_of_another_cluster", address=self._address)
             case session.OlderMap(known=known, received=received):
                 _limited_log.error(
                     "coordinator_map_older",

@@ -152,21 +152,23 @@ class _Line:
         if self._spare is not None:
             self._spare[0].abort("the link ended")
 
-    def use(self, run: Callable[[FramedConnection], Awaitable[None]]) -> None:
+    def use(self, run: Callable[[FramedConnection], Awaitable[bool]]) -> None:
         """Have `run` use the connection, until it returns or raises."""
 
         async def used() -> redial.RedialInput:
             self._in_use = self.connection
+            shuns = False
             self._seek(seeking.Held(self._redial.address, self._answerer))
             self._held.set()
             try:
-                await run(self._in_use)
+                if shuns := await run(self._in_use):
+                    self._seek(seeking.Shunned(self._redial.address))
             except ConnectionEndedError:
                 if self._spare is None:
                     raise
             finally:
                 self._seek(seeking.Released())
-            return redial.Ended("finished") if self._spare is None else self._spare[1]
+            return redial.Ended("finished", shuns=shuns) if self._spare is None else self._spare[1]
 
         self._next = used
 
@@ -359,8 +361,8 @@ class LinkUser(Protocol):
     def begin(self, connection: FramedConnection, address: str) -> None:
         """Note a new connection, and to where; nothing has been received on it yet."""
 
-    async def use(self, connection: FramedConnection) -> None:
-        """Use it until it ends, or is no longer of use."""
+    async def use(self, connection: FramedConnection) -> bool:
+        """Use it until it ends, or is of no more use; return whether who answers there is of none at all."""
 
     def end(self) -> None:
         """Note that it has ended."""

@@ -5,7 +5,7 @@ bound is dropped and opened again; the core is told, and sends what still matter
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import trio
 
@@ -120,7 +120,7 @@ class _Link:
         connection.speak(_decoder, PEER_FRAME_BYTES_MAX)
         self._on_up(self._peer, connection, bulk=self._bulk)
 
-    async def use(self, connection: FramedConnection) -> None:
+    async def use(self, connection: FramedConnection) -> NoReturn:
         """Pass on what arrives."""
         await Delivery(connection, self._poller, self._take).run()
 

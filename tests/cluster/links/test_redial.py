@@ -229,3 +229,14 @@ def test_a_connection_that_was_up_is_dialled_at_the_same_address_first() -> None
     redial.step(redial.next_deadline(), Tick())
     redial.step(LASTING_NS * 3, Ended("it is gone"))
     assert redial.address == "one:1"
+
+
+def test_a_connection_of_no_use_is_dialled_elsewhere_next() -> None:
+    """Whoever came back to the coordinator of another cluster never left it."""
+    redial = Redial("one:1,two:1", HELLO)
+    up(redial, 0)
+    redial.step(LASTING_NS * 2, Ended("finished", shuns=True))
+    assert redial.address == "two:1"
+    up(redial, redial.next_deadline())
+    redial.step(LASTING_NS * 5, Ended("broken"))
+    assert redial.address == "two:1"

@@ -5,6 +5,7 @@ import pytest
 from greenroom.deadlines import NEVER_NS
 from greenroom_cluster.links.seeking import (
     SEEK_NS,
+    SHUN_NS,
     Answered,
     Dial,
     Drop,
@@ -12,6 +13,7 @@ from greenroom_cluster.links.seeking import (
     Released,
     Seeking,
     SeekingEffect,
+    Shunned,
     Take,
     Tick,
     Unanswered,
@@ -91,3 +93,18 @@ def test_nothing_is_dialled_while_none_is_in_use() -> None:
     seeking.step(0, Released())
     assert seeking.next_deadline() == NEVER_NS
     assert seeking.step(SEEK_NS, Tick()) == []
+
+
+def test_whoever_was_of_no_use_is_not_gone_to_again_soon() -> None:
+    """A coordinator with another prefix in etcd drew all nodes away from the one that led, twice a second."""
+    seeking = holding(A, B, C)
+    assert seeking.step(SEEK_NS, Tick()) == [Dial(B), Dial(C)]
+    assert seeking.step(SEEK_NS, Answered(B, THEM)) == [Take()]
+    for event in (Released(), Held(B, THEM), Shunned(B), Released(), Held(A, US)):
+        assert seeking.step(SEEK_NS, event) == []
+    seeking.step(SEEK_NS, Unanswered(C))
+    assert seeking.step(2 * SEEK_NS, Tick()) == [Dial(C)]
+    assert seeking.step(SHUN_NS, Answered(B, THEM)) == [Drop()], "it was dialled before"
+    seeking.step(SHUN_NS, Unanswered(C))
+    assert seeking.step(SEEK_NS + SHUN_NS, Tick()) == [Dial(B), Dial(C)]
+    assert seeking.step(SEEK_NS + SHUN_NS, Answered(B, THEM)) == [Take()]
