@@ -82,7 +82,10 @@ def ask(
     except NoNodeError as error:
         text = str(error)
         if not error.untrusted:  # else the address is right
-            text += ". Does --connect (GREENROOM_CONNECT) name a node that runs, and not an actor?"
+            text += (
+                ". Does --connect (GREENROOM_CONNECT) name a node that runs, and not an actor? A node that "
+                "has not found its coordinator yet does not answer, nor does a coordinator that stands by"
+            )
         status = EXIT_UNREACHABLE
     except UsageError as error:
         text, status = str(error), EXIT_USAGE

@@ -137,8 +137,9 @@ class Redial:
     """One connection to `address`, over and over, from the first `Tick` on.
 
     With several, separated by commas, each attempt that fails goes on with the next, and what was up with the
-    same unless that is shunned; pauses come after each has been tried. Times are nanoseconds of any one clock. Effects are to be
-    performed in order, before the next input.
+    same unless that is shunned; pauses come after each has been tried.
+
+    Times are nanoseconds of any one clock. Effects are to be performed in order, before the next input.
     """
 
     def __init__(self, address: str, hello: wire.Hello, dial_ns: int = DIAL_NS) -> None:

@@ -280,7 +280,8 @@ class Node:
                 _log.warning(
                     "coordinator_unreachable",
                     reason=self._link.failure,
-                    hint="is it running, and is --coordinator (GREENROOM_COORDINATOR) its address?",
+                    hint="is it running, and is --coordinator (GREENROOM_COORDINATOR) its address? On "
+                    "etcd name all coordinators: one that stands by does not listen",
                 )
             await trio.sleep(_WATCH_COORDINATOR_SECONDS)
 
