@@ -162,6 +162,8 @@ def _prepared(connection: sqlite3.Connection, path: str, on_busy: Callable[[], N
 
 def _make(connection: sqlite3.Connection, path: str) -> None:
     if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+        if _number(connection, "application_id") != 0:
+            return  # another one has made it since that was looked at
         raise UsageError(f"{path} is the SQLite database of something else: give the store a file of its own")
     if wal_is_safe(library_version()):
         connection.execute("PRAGMA journal_mode = wal").fetchall()

@@ -29,6 +29,26 @@ def foreign(path: Path, *statements: str) -> None:
         database.commit()
 
 
+def test_file_that_another_makes_meanwhile_is_no_foreign_one(
+    journal: str, new_store: Callable[..., SqliteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers that begin together make one file: to some it was empty at one look, and not at the next."""
+    look, other = files._number, new_store()
+
+    def look_too_early(connection: sqlite3.Connection, pragma: str) -> int:
+        found = look(connection, pragma)
+        if found == 0:
+            monkeypatch.setattr(files, "_number", look)
+            run("asyncio", lambda: other.create(session()))
+        return found
+
+    monkeypatch.setattr(files, "_number", look_too_early)
+    store = new_store()
+    run("asyncio", lambda: store.create(session()))
+    for each in (store, other):
+        run("asyncio", each.aclose)
+
+
 def test_only_the_owner_reads_it(journal: str, new_store: Callable[..., SqliteStore], tmp_path: Path) -> None:
     store = new_store()
     run("asyncio", lambda: store.create(session()))

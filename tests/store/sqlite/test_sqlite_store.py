@@ -94,7 +94,7 @@ def test_closing_waits_for_what_was_asked(
         )
 
     outcomes = run(library, work)
-    assert not any(isinstance(each, Exception) for each in outcomes)
+    assert not any(isinstance(each, Exception) for each in outcomes), outcomes
     assert rows(tmp_path / "sessions.db") == 20
 
 
