@@ -88,7 +88,8 @@ def test_everything_is_measured() -> None:
     assert found.keys() == {target.ratio for target in TARGETS}
     assert all(found[name] > 0 for name in ("writes", "lone_writes", "held_p50", "stopped_worst_seconds"))
     # Else nothing was held, and what was measured says nothing.
-    assert found["server_cpu_us"] < 2
+    # A read that asks takes more than 7; what actors do besides weighs on few reads, on a busy machine.
+    assert found["server_cpu_us"] < 5
     if skipped := told["results"]["run"]["skipped"]:
         pytest.skip(
             f"measured without {sorted(skipped)}: apt-get install redis-server memcached, group bench"
